@@ -1,14 +1,15 @@
--- Whether a job asks Slurm for the devices that its VMs have: what they need is said by resource sets and templates,
--- what it asks for by --gres and its like. Root on the nodes gives VMs nothing but what slurmctld has given to the job;
--- this tells the user early. Lua 5.1 to 5.4.
+-- Tells whether a job asks Slurm for the devices that its VMs need. Resource sets and templates say what they need;
+-- --gres and similar options say what the job asks for. On the nodes root gives VMs only what slurmctld has given to
+-- the job; the check here tells the user early. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
 
 local devices = {}
 
 local MAX_PARTS = 512 -- of a list of resource sets
-local MAX_NEEDS = 16 -- different GRES of a job's VMs that are looked at
-local MAX_ASKED = 32 -- words of --gres; who writes more is believed
+local MAX_WISHES = 4096 -- characters of what templates of that list want themselves; root on the nodes counts what is behind them
+local MAX_NEEDS = 16 -- different GRES of a job's VMs that are counted
+local MAX_ASKED = 32 -- words of --gres that are counted; a job with more of them is let through
 
 local function add(needs, gres, count)
     if not needs[gres] and #needs < MAX_NEEDS then
@@ -22,14 +23,15 @@ local function to_number(digits)
     return tonumber(string.sub(digits, 1, 9)) or 0
 end
 
--- Returns how many of each GRES the VMs of a text such as default:2,gpu:1:nvme::1 need together, as a list of their
--- names that has the numbers by name.
+-- Returns how many of each GRES the VMs of a text such as default:2,gpu:1:nvme::1 need together: a list of the names,
+-- in which each name is also a key that leads to its number.
 local function count_needs(line, set_devices)
-    local needs, parts = {}, 0
+    local needs, parts, wishes = {}, 0, 0
     for part in string.gmatch(line, "[^,]+") do
         parts = parts + 1
         local set, count, own = string.match(part, "^([%w_.-]+):(%d+)(.*)$")
-        if parts > MAX_PARTS or not set then
+        wishes = wishes + #(own or "")
+        if parts > MAX_PARTS or not set or wishes > MAX_WISHES then
             break
         end
         count = to_number(count)
@@ -44,8 +46,8 @@ local function count_needs(line, set_devices)
     return needs
 end
 
--- Adds to a list what a text such as gres:gpu:a100:2,gres/nic=1 asks for, each so many times; returns false when it is
--- too long to be looked at.
+-- Adds to a list what a text such as gres:gpu:a100:2,gres/nic=1 asks for, each number times `times`. Returns false when
+-- the text is too long to be read.
 local function add_asked(asked, line, times)
     if #line > text.MAX_WORDS_TEXT then
         return false
@@ -65,7 +67,7 @@ local function add_asked(asked, line, times)
     return true
 end
 
--- Returns how many of a GRES are asked for; a type that only one of the two names may be the other's.
+-- Returns how many of a GRES are asked for. Where only one side names a type, the other side may mean that type, too.
 local function find_asked(asked, gres)
     local name, kind = string.match(gres, "^([^:]*):?(.*)$")
     local found = 0
@@ -77,7 +79,8 @@ local function find_asked(asked, gres)
     return found
 end
 
--- Returns the sentence for a job that asks for fewer devices than its VMs, on at most so many nodes, need; else nil.
+-- Returns a sentence if a job asks for fewer devices than its VMs need, even if it gets as many as `nodes` nodes; else
+-- nil.
 function devices.find_lack(job_desc, line, set_devices, vms, nodes)
     local needs, asked = count_needs(line, set_devices), {}
     if #needs == 0 then
@@ -91,7 +94,7 @@ function devices.find_lack(job_desc, line, set_devices, vms, nodes)
     for _, gres in ipairs(needs) do
         local given = find_asked(asked, gres)
         if given < needs[gres] then
-            local form = "the VMs need %d devices of GRES %s, and the job asks for %d: --gres=%s:N asks for N on each node"
+            local form = "the VMs need %d devices of GRES %s, but the job asks for %d: write --gres=%s:N for N on each node"
             return string.format(form, needs[gres], text.trim(gres), given, text.trim(gres))
         end
     end

@@ -1,13 +1,13 @@
 -- Chooses partition keys of InfiniBand for clusters. Each key is a licence of Slurm: slurmctld gives it to one job at
--- a time and takes it back when the last node is done with the job. So a choice is never wrong: a job whose key is
--- still held just waits. The policy has the pools, by the names of their networks: {license = "pkey", min_key = 8192,
--- max_key = 8447, max_vms = 256}. The work is bounded as in pcocc_text.lua. Lua 5.1 to 5.4.
+-- a time, and takes it back when the last node is done with that job. So no choice can be wrong: if another job still
+-- holds the key, the new job waits. The policy has the pools by the names of their networks: {license = "pkey",
+-- min_key = 8192, max_key = 8447, max_vms = 256}. The work is bounded as in pcocc_text.lua. Lua 5.1 to 5.4.
 
 local text = require("pcocc_text")
 
 local keys = {}
 
-local SHOWN = 512 -- characters of a job's licences that are looked at: the filter puts its own first
+local SHOWN = 512 -- characters of a job's licences that are read; the filter's own come first
 local MOST_KNOWN = 20000 -- texts whose keys are remembered
 local LIVE = 1000 -- the weight of a job that has not ended; one that has ended counts 1
 local BASE, COMPLETING, ENDED = 256, 32768, 3 -- of job_state: slurm.h, enum job_states and JOB_COMPLETING
@@ -104,39 +104,57 @@ end
 
 -- By network: the keys that no job had when all jobs were last looked at, in the order in which they are given out,
 -- and the key given out last. Only the filter gives keys out, so the others stay free, and not every submission must
--- look at all jobs.
+-- look at all jobs. Where few were free, those that the fewest jobs have follow: jobs are looked at once a second then.
 local free, chosen = {}, {}
+local FEW = 16
+keys.clock = os.time -- in seconds
 
 -- Forgets what was seen of jobs, because a new policy may change its meaning.
 function keys.forget()
     known, count, free = {}, 0, {}
 end
 
--- Returns the keys of a pool that no job has, in a ring that begins after `last`; without any, the one that the fewest
--- jobs have.
+-- Returns the keys of a pool that no job has, in a ring that begins after `last`, and `free`, their number; where they
+-- are few, the others follow, those that the fewest jobs have first.
 local function find_free(pool, of, last)
-    local size, found, best = pool.max_key - pool.min_key + 1, {}, nil
+    local size, found, taken, weights = pool.max_key - pool.min_key + 1, {}, {}, {}
     for step = 1, size do
         local key = pool.min_key + (last - pool.min_key + step) % size
-        if not of[key] then
+        local weight = of[key]
+        if not weight then
             found[#found + 1] = key
-        elseif not best or of[key] < of[best] then
-            best = key
+        else
+            if not taken[weight] then
+                taken[weight], weights[#weights + 1] = {}, weight
+            end
+            taken[weight][#taken[weight] + 1] = key
         end
     end
-    return #found > 0 and found or { best }
+    found.free = #found
+    table.sort(weights)
+    for _, weight in ipairs(found.free < FEW and weights or {}) do
+        for _, key in ipairs(taken[weight]) do
+            found[#found + 1] = key
+        end
+    end
+    return found
+end
+
+-- Tells whether all jobs must be looked at for the next key of a queue.
+local function is_over(queue, now)
+    return not queue or queue.at > #queue or queue.at > queue.free and queue.seen ~= now
 end
 
 -- Returns a licence for each network: the key that has been free for the longest time.
 function keys.choose(pools, networks, jobs)
     jobs = jobs or {}
-    local uses, names = nil, {}
+    local uses, names, now = nil, {}, keys.clock()
     for _, network in ipairs(networks) do
         local queue, pool = free[network], pools[network]
-        if not queue or queue.at > #queue then
+        if is_over(queue, now) then
             uses = uses or count_keys(jobs, pools, networks)
             queue = find_free(pool, uses[network], chosen[network] or find_newest(jobs, pools, network) or pool.max_key)
-            queue.at = 1
+            queue.at, queue.seen = 1, now
             free[network] = queue
         end
         chosen[network] = queue[queue.at]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 _MOST = 1 << 16  # CPUs that a list can speak of
@@ -10,13 +9,18 @@ _MOST = 1 << 16  # CPUs that a list can speak of
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
     """Return the numbers of a list in order; no numbers when the text is not such a list."""
-    found: set[int] = set()
+    found: list[int] = []
     for word in text.strip().split(",") if text.strip() else ():
-        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", word.strip())
-        if match is None or int(match[2] or match[1]) >= _MOST:
+        first, dash, last = word.strip().partition("-")
+        last = last if dash else first
+        if not (_is_number(first) and _is_number(last)):
             return ()
-        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return tuple(sorted(found))
+        found += range(int(first), int(last) + 1)
+    return tuple(sorted({*found}))
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) <= len(str(_MOST)) and int(text) < _MOST
 
 
 def render_cpu_list(numbers: Iterable[int]) -> str:

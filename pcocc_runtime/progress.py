@@ -9,6 +9,10 @@ Progress = Callable[[str], Advance]  # begins a phase
 Note = Callable[[str], None]  # tells what is good to know, in a sentence
 
 
+def unwatched(_done: int, _total: int) -> None:
+    """Report progress to nobody."""
+
+
 def silent(_phase: str) -> Advance:
     """Begin a phase whose progress nobody shows."""
-    return lambda done, total: None
+    return unwatched

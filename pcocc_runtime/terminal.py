@@ -108,6 +108,12 @@ def ensure_open() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def write_out(text: str) -> None:
+    """Write to standard output at once, before anything else is said."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def say(text: str) -> None:
     """Write to standard error, if anybody can read it."""
     try:

@@ -13,12 +13,6 @@
 static bool vm_mode; /* this srun's tasks run in VMs */
 static struct words typed; /* what the user typed before the command */
 
-/* Tells whether a word is written as a set of VMs. */
-static bool is_set(const char *word)
-{
-	return !strncmp(word, "vm", 2) && word[2] && strspn(word + 2, "vm0123456789[],-") == strlen(word + 2);
-}
-
 static void refuse_space(const char *set)
 {
 	complain("without a value it means all VMs (for sbatch vm0), and the next word is the command; to run a program of that "
@@ -41,8 +35,8 @@ static void check_script(const char *path)
 			continue;
 		for (const char *word = strtok(line + 7, " \t\n"); word && *word != '#'; word = strtok(NULL, " \t\n")) {
 			bool is_option = strlen(former) >= strlen("--pcocc-v") && !strncmp("--" OPTION_VM, former, strlen(former));
-			if (is_option && is_set(word))
-				refuse_space(word);
+			if (is_option && find_set(word))
+				refuse_space(find_set(word));
 			former = word;
 		}
 	}
@@ -55,8 +49,9 @@ static void check_command(bool local)
 {
 	if (!typed.command)
 		return;
-	if (typed.vm && !*typed.vm && is_set(typed.command) && (local || access(typed.command, F_OK)))
-		refuse_space(typed.command);
+	const char *set = typed.vm && !*typed.vm ? find_set(typed.command) : NULL;
+	if (set && (local || access(typed.command, F_OK)))
+		refuse_space(set);
 	if (!strcmp(program_invocation_short_name, "sbatch"))
 		check_script(typed.command);
 }
@@ -81,7 +76,7 @@ void client_init(spank_t sp)
 static bool wants_check(void)
 {
 	return options.template || options.image_count || options.mount_count || options.user_data || options.user_data_force ||
-	       options.restart;
+	       options.restart || options.checkpoint;
 }
 
 /* Checks that the job has the VMs of a set, and names them in the step's environment. */
@@ -148,6 +143,11 @@ int client_post_opt(spank_t sp)
 	if (options.restart && (local || target.in_job)) {
 		complain("submit the job with sbatch --pcocc-restart=DIR, or get one with salloc", "--pcocc-restart makes a new job%s",
 			 local ? ", which srun cannot size" : ", and this command runs inside one");
+		exit(1);
+	}
+	if (options.image_count > MAX_REPEAT || options.mount_count > MAX_REPEAT) {
+		complain("write the others into a template of your own",
+			 "--pcocc-image and --pcocc-mount may be given %d times each at most", MAX_REPEAT);
 		exit(1);
 	}
 	if (wants_check() && !check_request(sp))

@@ -20,6 +20,7 @@ struct words {
 };
 void read_words(int count, char **words, struct words *found);
 void read_own_words(struct words *found); /* once in a process */
+const char *find_set(const char *word);
 
 /* sizing.c */
 struct target {

@@ -47,6 +47,17 @@ void leave_netns(int previous)
 	close(previous);
 }
 
+/* Tells whether a job has its lock on this node (node/records.py): while it is being set up, and as long as it is. */
+bool has_lock(uint32_t job, int flags)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), RUN_PATH "/.state/%u.lock", job);
+	int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+	close(fd);
+	return fd >= 0;
+}
+
 /* Opens a tap of the current namespace, or one queue of it; the descriptor stays open over exec. */
 int open_tap(const char *name, bool queued)
 {

@@ -6,7 +6,7 @@
 
 struct options options;
 
-enum { OPT_TEMPLATE, OPT_VM, OPT_NO_VM, OPT_IMAGE, OPT_MOUNT, OPT_USER_DATA, OPT_FORCE, OPT_BOOT, OPT_RESTART };
+enum { OPT_TEMPLATE, OPT_VM, OPT_NO_VM, OPT_IMAGE, OPT_MOUNT, OPT_USER_DATA, OPT_FORCE, OPT_BOOT, OPT_RESTART, OPT_CHECKPOINT };
 
 static int take_option(int which, const char *value, int remote);
 
@@ -23,6 +23,8 @@ static struct spank_option table[] = {
 	{ OPTION_USER_DATA, "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
 	{ OPTION_USER_DATA_FORCE, NULL, "[pcocc] pass on user-data that pcocc would refuse", 0, OPT_FORCE, take_option },
 	{ OPTION_RESTART, "DIR", "[pcocc] go on from a checkpoint that 'pcocc checkpoint DIR' has made", 1, OPT_RESTART, take_option },
+	{ OPTION_CHECKPOINT, "DIR[,every=TIME][,at-end[=TIME]]",
+	  "[pcocc] store the VMs by itself, for a requeued job to go on from", 1, OPT_CHECKPOINT, take_option },
 	{ OPTION_BOOT, "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
 };
 
@@ -31,17 +33,18 @@ static struct spank_option table[] = {
 /* Slurm may call back twice with the same value: it is kept once. */
 static void add_value(const char **values, size_t *count, const char *value)
 {
-	for (size_t i = 0; i < *count; i++)
+	for (size_t i = 0; i < *count && i < MAX_REPEAT; i++)
 		if (!strcmp(values[i], value))
 			return;
-	if (*count < MAX_REPEAT)
-		values[(*count)++] = value;
+	values[*count < MAX_REPEAT ? *count : 0] = value; /* more are refused */
+	(*count)++;
 }
 
 static int take_option(int which, const char *value, int remote)
 {
 	static const char **const texts[] = { [OPT_TEMPLATE] = &options.template, [OPT_VM] = &options.vm,
-					      [OPT_USER_DATA] = &options.user_data, [OPT_BOOT] = &options.boot, [OPT_RESTART] = &options.restart };
+					      [OPT_USER_DATA] = &options.user_data, [OPT_BOOT] = &options.boot, [OPT_RESTART] = &options.restart,
+					      [OPT_CHECKPOINT] = &options.checkpoint };
 	(void)remote;
 	const char *kept = strdup(value ? value : "");
 	if (!kept)

@@ -10,14 +10,15 @@
 #include "compat.h"
 
 #define MAX_REPEAT 64 /* how often --pcocc-image and --pcocc-mount may be given */
-#define MAX_PATIENCE 60 /* seconds that a VM step's task waits for the job's namespace at most */
+#define MAX_PATIENCE 60 /* seconds that a VM step's task waits at most for a namespace that nobody is making */
+#define SETUP_PATIENCE 300 /* and for one that is being made: as long as root's helper may take (helper.c) */
 
 /* The options given in this process; the strings live as long as it. */
 struct options {
 	const char *template;
 	const char *vm; /* "" when --pcocc-vm was given without a value */
 	const char *user_data;
-	const char *boot, *restart;
+	const char *boot, *restart, *checkpoint;
 	const char *images[MAX_REPEAT];
 	const char *mounts[MAX_REPEAT];
 	size_t image_count;
@@ -54,6 +55,7 @@ void spawn_start_helper(void);
 /* netns.c */
 int enter_netns(uint32_t job, int *previous);
 void leave_netns(int previous);
+bool has_lock(uint32_t job, int flags);
 int open_tap(const char *name, bool queued);
 
 /* text.c */

@@ -14,7 +14,8 @@ static int places = -1; /* a file in memory with the node of each task, one a li
 static bool is_placed(const struct words *typed, long tasks)
 {
 	static const char *const variables[] = { "SLURM_HOSTFILE", "SLURM_DISTRIBUTION", "SLURM_NTASKS_PER_NODE",
-						 "SLURM_HET_SIZE" };
+						 "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES", "SLURM_SPREAD_JOB",
+						 "SLURM_USE_MIN_NODES", "SLURM_HET_SIZE" };
 
 	for (size_t i = 0; i < sizeof(variables) / sizeof(*variables); i++)
 		if (getenv(variables[i]))

@@ -47,9 +47,11 @@ static char *render_request(void)
 	text_add(&text, ",\"user_data_force\":%s", options.user_data_force ? "true" : "false");
 	text_add(&text, ",\"restart\":");
 	add_json(&text, options.restart);
+	text_add(&text, ",\"checkpoint\":");
+	add_json(&text, options.checkpoint);
 	text_add(&text, ",\"vm\":");
 	add_json(&text, options.vm);
-	text_add(&text, ",\"tool\":\"%s\"}", spank_context() == S_CTX_LOCAL ? "srun" : "sbatch");
+	text_add(&text, "}");
 	return text.data;
 }
 

@@ -18,7 +18,7 @@ static struct {
 	enum { SETUP_NONE, SETUP_DONE, SETUP_DUPLICATE, SETUP_FAILED } state;
 	char *output;
 } setup;
-static bool unreachable; /* the job has no network on this node any more */
+static const char *unreachable; /* why this VM step finds no network of its job on this node */
 
 static bool is_sets(const char *text)
 {
@@ -100,23 +100,6 @@ static int add_charge(struct text *text, uint32_t job)
 	return found ? 0 : -1;
 }
 
-static void ask_helper(const struct text *request, struct helper_result *answer)
-{
-	struct text whole = { 0 };
-
-	text_add(&whole, "%send\n", request->data);
-	run_helper(HELPER_SETUP, whole.data, answer);
-	free(whole.data);
-}
-
-static void note_answer(const struct helper_result *answer)
-{
-	int status = answer->ended ? answer->status : -1;
-
-	setup.output = answer->output;
-	setup.state = status == 0 ? SETUP_DONE : status == HELPER_DUPLICATE ? SETUP_DUPLICATE : SETUP_FAILED;
-}
-
 /* Runs the set-up. A younger boot step of this job that holds the node is killed: the oldest one gets all nodes. */
 static void run_setup(uint32_t job, struct text *request)
 {
@@ -124,24 +107,27 @@ static void run_setup(uint32_t job, struct text *request)
 
 	for (int waited = 0; waited < CONFLICT_WAIT_MS; waited += 200) {
 		struct helper_result answer = { 0 };
+		struct text whole = { 0 };
 		unsigned int other = 0;
-		ask_helper(request, &answer);
-		if (answer.ended && answer.status == HELPER_CHARGE && !charged) {
+		text_add(&whole, "%send\n", request->data);
+		run_helper(HELPER_SETUP, whole.data, &answer);
+		free(whole.data);
+		int status = answer.ended ? answer.status : -1;
+		if (status == HELPER_CHARGE && !charged) {
 			charged = true;
-			free(answer.output);
 			if (add_charge(request, job)) {
 				set_failure("slurmctld did not say in which account and partition this job runs");
 				return;
 			}
-			ask_helper(request, &answer);
-		}
-		if (!answer.ended || answer.status != HELPER_CONFLICT || sscanf(answer.output, "conflict %u", &other) != 1) {
-			note_answer(&answer);
+		} else if (status == HELPER_CONFLICT && sscanf(answer.output, "conflict %u", &other) == 1) {
+			kill_step(job, other, SIGKILL);
+			usleep(200000);
+		} else {
+			setup.output = answer.output;
+			setup.state = status == 0 ? SETUP_DONE : status == HELPER_DUPLICATE ? SETUP_DUPLICATE : SETUP_FAILED;
 			return;
 		}
 		free(answer.output);
-		kill_step(job, other, SIGKILL);
-		usleep(200000);
 	}
 	set_failure("another boot step of this job holds the node");
 }
@@ -168,6 +154,7 @@ int stepd_post_opt(spank_t sp)
 			set_failure("slurmctld did not say where the VMs of this job run");
 		else {
 			text_add(&text, "sets %s\n", options.boot);
+			has_lock(job, O_RDWR | O_CREAT); /* before the helper, which a busy node may take a minute to start */
 			run_setup(job, &text);
 		}
 		free(text.data);
@@ -239,23 +226,23 @@ static int boot_task_privileged(spank_t sp)
 	return 0;
 }
 
-/* Waits for the job's namespace: a boot step that has just started will make it soon. */
+/* Waits for the job's namespace: a boot step that has just started makes it soon, and one that has begun here will. */
 static int vm_task_privileged(spank_t sp)
 {
 	uint32_t job = 0;
-	char seconds[16] = "";
-	long patience = MAX_PATIENCE;
+	char seconds[16] = "", inside[8] = "";
+	long patience = MAX_PATIENCE, waited = 0; /* the latter in ms */
 
 	if (spank_get_item(sp, S_JOB_ID, &job))
 		return -1;
 	if (spank_getenv(sp, ENV_PATIENCE, seconds, sizeof(seconds)) == ESPANK_SUCCESS && *seconds)
 		patience = strtol(seconds, NULL, 10);
-	for (long waited = 0; enter_netns(job, NULL); waited += 50) {
-		if (errno != ENOENT || waited >= patience * 1000 || waited >= MAX_PATIENCE * 1000L) {
-			unreachable = true; /* stepd_task tells the user, as it knows the VM and Slurm adds no message there */
-			return 0;
-		}
-		usleep(50000);
+	bool looks = spank_getenv(sp, ENV_STEP_INSIDE, inside, sizeof(inside)) == ESPANK_SUCCESS; /* for what is there now */
+	for (; !unreachable && enter_netns(job, NULL); waited += 50) {
+		bool missing = errno == ENOENT, begun = missing && has_lock(job, O_RDONLY);
+		if (!missing || waited >= (begun && !looks ? SETUP_PATIENCE : patience < MAX_PATIENCE ? patience : MAX_PATIENCE) * 1000L)
+			unreachable = begun ? "it is still being set up for the job" : "the job's VMs there have ended";
+		usleep(50000); /* stepd_task tells the user, as it knows the VM and Slurm adds no message there */
 	}
 	return 0;
 }
@@ -352,7 +339,7 @@ int stepd_task(spank_t sp)
 		char node[256] = "this node";
 		gethostname(node, sizeof(node) - 1);
 		complain("the srun that booted the VMs has said why; start the step on the VMs that are left, or a new job",
-			 "%s cannot be reached from %s: the job's VMs there have ended", vm, node);
+			 "%s cannot be reached from %s: %s", vm, node, unreachable);
 		_exit(1);
 	}
 	return run_attach(sp, vm);

@@ -40,10 +40,12 @@ void take_variables(bool with_template)
 		options.vm = "";
 	if (!with_template)
 		return;
+	if (!options.template && !options.restart)
+		options.template = read_variable(VAR_TEMPLATE);
+	if (!options.checkpoint && (options.template || options.restart))
+		options.checkpoint = read_variable(VAR_CHECKPOINT);
 	if (options.restart) /* the others are for jobs that boot */
 		return;
-	if (!options.template)
-		options.template = read_variable(VAR_TEMPLATE);
 	if (!options.image_count && (options.images[0] = read_variable(VAR_IMAGE)))
 		options.image_count = 1;
 	if (!options.mount_count && (options.mounts[0] = read_variable(VAR_MOUNT)))
@@ -64,7 +66,7 @@ static void drop(const char *const *names, size_t count)
 void drop_variables(void)
 {
 	static const char *const names[] = {
-		VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA, VAR_USER_DATA_FORCE, VAR_RESTART,
+		VAR_TEMPLATE, VAR_VM, VAR_IMAGE, VAR_MOUNT, VAR_USER_DATA, VAR_USER_DATA_FORCE, VAR_RESTART, VAR_CHECKPOINT,
 	};
 
 	drop(names, sizeof(names) / sizeof(*names));

@@ -40,8 +40,8 @@ static const struct option own[] = {
 
 /* srun's other options, of all releases from 22.05 to 26.05 (src/common/slurm_opt.c); strtok splits them. */
 static char with_value[] =
-	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_BOOT " accel-bind account acctg-freq "
-	"autocomplete bb bbf "
+	OPTION_IMAGE " " OPTION_MOUNT " " OPTION_USER_DATA " " OPTION_CHECKPOINT " " OPTION_RESTART " " OPTION_BOOT " accel-bind "
+	"account acctg-freq autocomplete bb bbf "
 	"bcast-exclude begin chdir cluster cluster-constraint clusters comment constraint container container-id "
 	"container-type "
 	"context core-spec cores-per-socket cpu-bind cpu-freq cpu_bind cpus-per-gpu cpus-per-task deadline "
@@ -62,6 +62,14 @@ static char without_value[] =
 	"no-allocate overcommit oversubscribe parsable preserve-env quiet quit-on-interrupt reboot spread-segments stepmgr "
 	"test-only unbuffered usage verbose version wait-for-children whole";
 static const char letters[] = "+A:B:C:D:EF:G:HI::J:K::L:M:N:OQS:T:VW:XZb:c:d:e:hi:k::lm:n:o:p:q:r:st:uvw:x:";
+
+/* Returns the set of VMs that a word is written as, which belongs behind --pcocc-vm=; NULL for any other word. */
+const char *find_set(const char *word)
+{
+	word += *word == '=';
+	bool is_set = !strncmp(word, "vm", 2) && word[2] && strspn(word + 2, "vm0123456789[],-") == strlen(word + 2);
+	return is_set || !strcmp(word, "all") ? word : NULL;
+}
 
 static struct option table[256];
 

@@ -1,4 +1,7 @@
-"""What root's helper would leave on a node, for tests: made by its own code, so that no test can invent what it cannot write."""
+"""What root's helper would leave on a node, for tests.
+
+The helper's own code makes it, so no test can invent something that the helper never writes.
+"""
 
 from __future__ import annotations
 

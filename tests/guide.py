@@ -20,7 +20,7 @@ _WAITED = re.compile(r"srun: (Job \d+ step creation temporarily disabled, retryi
 
 @dataclass(frozen=True)
 class Typed:
-    """A command with its further lines, what it shall print, its line in the page, and whether root types it."""
+    """A command with its further lines, what it should print, its line number in the page, and whether root types it."""
 
     command: str
     expected: tuple[str, ...]
@@ -49,8 +49,9 @@ def _parse_box(lines: Sequence[str], first: int) -> Iterator[Typed]:
 
 
 def find_difference(expected: Sequence[str], said: str) -> str | None:
-    """Return the first expected line that was not said where it should be, or what was said beyond; None when all is as
-    it should be."""
+    """Return the first expected line that was not printed in its place, or what was printed in addition; None when all is
+    right.
+    """
     wanted, lines = (_order_tasks(_clean(text)) for text in (expected, said.splitlines()))
     position, anywhere = 0, False
     for line in wanted:
@@ -67,12 +68,14 @@ def find_difference(expected: Sequence[str], said: str) -> str | None:
 
 
 def _order_tasks(lines: Sequence[str]) -> list[str]:
-    """Return lines with those of each `srun -l` by its tasks: they come in any order."""
+    """Return lines in which those of an `srun -l` are sorted by task, since they come in any order."""
     groups = itertools.groupby(lines, key=lambda line: re.match(r"\d+: ", line) is not None)
     return [line for labelled, some in groups for line in (sorted(some) if labelled else some)]
 
 
 def _clean(lines: Sequence[str]) -> list[str]:
-    """Return lines as they are compared: columns may be of any width, and srun may have to wait for the step before to end."""
+    """Return lines in the form in which they are compared: columns may have any width, and srun may wait for an earlier
+    step to end.
+    """
     kept = [" ".join(line.split()) for line in lines if not line.startswith("pcocc: ") and not _WAITED.match(line)]
     return [line for line in kept if line]

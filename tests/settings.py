@@ -1,4 +1,4 @@
-"""The lines of documents/cluster.Group that the rows of templates/settings.py come to: `make settings` writes them there."""
+"""Makes lines of documents/cluster.Group from the rows of templates/settings.py: `make settings` writes them there."""
 
 from collections.abc import Iterator
 from pathlib import Path

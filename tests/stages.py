@@ -16,16 +16,17 @@ from typing import Literal
 from tests.releaselib.command import NO_ROOT
 from tests.releaselib.suites import ROOT
 
-LIMIT = 60  # minutes in which all is to be over: what would not be is not begun, and told
-END = 80  # minutes after which nothing runs any more, on a machine where all takes longer than is known
-_PATIENCE = 60  # seconds in which a stage that is ended may put away what it has made
+LIMIT = 60  # minutes within which everything must be over: a stage that would take longer is not begun, and reported
+END = 80  # minutes after which everything is ended, on a machine that is slower than known ones
+_PATIENCE = 60  # seconds in which a stage that is ended may remove what it has made
 _MADE = re.compile(r"\S+: .*\bmade\b.* in \d+ s$|installing Debian packages|making the Python environment")
 _CLOSING = re.compile(r"^=+ (.*\b(?:passed|failed|errors?|deselected|no tests ran)\b.* in .*?) =+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A command; the minutes it takes on two idle cores when all it keeps is made anew; whether its failure is the whole run's.
+    """A command; the minutes it takes on two idle cores when everything that it keeps is made anew; whether its failure fails
+    the whole run.
 
     Nothing is run after a stage that is `first` of all has failed.
     """
@@ -78,7 +79,7 @@ def parse_outcome(stage: Stage, status: int, seconds: float, text: str) -> Outco
 
 
 def render_report(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """Return what is said at the end: each stage, what was made anew, and loudly what has failed or was not tried."""
+    """Return the report at the end: each stage, what was made anew, and prominently what has failed or was not tried."""
     lines = ["", "stage                     minutes  result"]
     lines += [f"{one.stage.name:<25} {one.seconds / 60:7.1f}  {one.verdict}: {one.closing}" for one in outcomes]
     lines += [f"{'all':<25} {seconds / 60:7.1f}", "made anew:"]
@@ -95,7 +96,10 @@ def render_report(outcomes: Sequence[Outcome], seconds: float) -> str:
 
 
 def decide(outcomes: Iterable[Outcome]) -> int:
-    """Return the exit status of all: 1 when a stage that gates has failed. What was not tried says nothing of this project."""
+    """Return the exit status of the whole run: 1 when a stage that gates has failed.
+
+    A stage that was not tried says nothing about this project.
+    """
     return int(any(one.verdict == "failed" and one.stage.gates for one in outcomes))
 
 
@@ -148,7 +152,7 @@ def _pass_on(process: subprocess.Popen[bytes], said: bytearray, end: float) -> b
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, which may put away first what it has made."""
+    """End a process, which may first remove what it has made."""
     process.terminate()
     try:
         process.wait(_PATIENCE)

@@ -12,8 +12,8 @@ from pcocc_runtime.documents.wire_steps import OPTION_TEMPLATE
 from pcocc_runtime.errors import RequestError, one_line
 from pcocc_runtime.findings import FAILED, WELL, Finding
 from pcocc_runtime.slurm.commands import list_places
-from pcocc_runtime.slurm.configuration import Place
 from pcocc_runtime.slurm.steps import run_on_node
+from pcocc_runtime.slurm.text import Place
 from pcocc_runtime.templates.load import load_templates
 
 _AT_ONCE = 32  # nodes that are asked at the same time

@@ -79,18 +79,35 @@ def judge_filter(one: seen.Filter) -> Iterator[Finding]:
     """Judge whether the site's own filter lets VMs' packets by, maybe by rules that name addresses."""
     closed = [chain for chain in one.chains if chain.hook in _RULES and not chain.ours]
     for chain in closed:
-        what, rules = _RULES[chain.hook]
-        mend = "; ".join(f"nft insert rule {chain.place} {rule} accept" for rule in rules)
+        what = _RULES[chain.hook][0]
+        how = "by its last rule" if chain.by_rule else "by its policy"
         level, verb = (
-            (FAILED, "drops")
+            (FAILED, f"drops {how}")
             if chain.hook == "forward"
-            else (NOTE, "drops by its policy, and no rule of it allows,")
+            else (NOTE, f"drops {how}, and no rule of it allows,")
         )
+        yield Finding(level, f"the site's chain {chain.place} {verb} {what}", _mend_chain(chain))
+    if one.legacy:
         yield Finding(
-            level, f"the site's chain {chain.place} {verb} {what}",
-            f"{mend}; and the same where the site keeps its rules",
+            NOTE,
+            f"iptables-legacy has tables here ({', '.join(one.legacy)}), which nft does not list: whether their rules"
+            " drop VMs' packets is not known",
+            "iptables-legacy -S FORWARD; iptables-legacy -S INPUT",
         )
     if one.trouble:
         yield Finding(NOTE, f"the site's own firewall rules cannot be read: {one.trouble}", "nft list ruleset")
     elif not closed:
-        yield Finding(WELL, "the site's own firewall drops none of the VMs' packets by its policy")
+        yield Finding(WELL, "the site's own firewall drops none of the VMs' packets as a whole")
+
+
+def _mend_chain(chain: seen.Chain) -> str:
+    """Return the commands that let VMs' packets by, for the firewall that a chain belongs to."""
+    if chain.place.split()[1] == "firewalld":  # it takes no rules but its own; "+" is its wildcard
+        setting = (
+            f"--zone=trusted --add-interface={naming.OWN_PREFIX}+"
+            if chain.hook == "forward"
+            else f"--add-port={naming.TUNNEL_PORTS}/udp"
+        )
+        return f"firewall-cmd --permanent {setting} && firewall-cmd --reload"
+    rules = "; ".join(f"nft insert rule {chain.place} {rule} accept" for rule in _RULES[chain.hook][1])
+    return f"{rules}; and the same where the site keeps its rules"

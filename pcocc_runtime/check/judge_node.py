@@ -10,6 +10,7 @@ from pcocc_runtime.check import seen
 from pcocc_runtime.documents.verdict import VERDICT_FILE
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding
 from pcocc_runtime.qemu.version import TAKES_KVM_OPEN
+from pcocc_runtime.tables import count
 
 _SLOW = "about ten times slower than with KVM"
 _SHARED = (
@@ -58,15 +59,23 @@ def judge_tun(one: seen.DeviceFile) -> Iterator[Finding]:
         yield Finding(WELL, f"{one.path} opens")
 
 
-def judge_vhost(one: seen.DeviceFile) -> Iterator[Finding]:
-    """Judge what makes networks of VMs quicker."""
-    if one.mode is None:
+def judge_vhost(one: seen.Vhost) -> Iterator[Finding]:
+    """Judge what passes the packets of VMs that run by KVM: the kernel (decision 053), or QEMU, which is slower."""
+    path, load = one.device.path, "modprobe vhost_net"
+    slower = "QEMU itself passes the packets of VMs, which is slower"
+    if not one.allowed:
+        yield Finding(WELL, f"{path} is not used: vhost-net is off in /etc/pcocc/pcocc.yaml")
+    elif one.device.mode is None:
         yield Finding(
-            NOTE, f"{one.path} is missing; pcocc does without it",
-            "modprobe vhost_net, should your own custom-args ask for vhost=on",
+            NOTE, f"{path} is missing: {slower}", f"{load}, and 'vhost_net' in /etc/modules-load.d/pcocc.conf"
+        )
+    elif one.device.trouble:
+        yield Finding(
+            NOTE, f"root cannot open {path} ({one.device.trouble}): {slower}",
+            f"{load}; in a container, give it the device 10:238",
         )
     else:
-        yield Finding(WELL, f"{one.path} is there")
+        yield Finding(WELL, f"{path} opens")
 
 
 def judge_kvm(one: seen.Accelerator) -> Iterator[Finding]:
@@ -227,6 +236,18 @@ def judge_cache(one: seen.Cache) -> Iterator[Finding]:
         )
     else:
         yield Finding(WELL, f"the image cache {one.directory} is there, and its service answers")
+
+
+def judge_devices(one: seen.Devices) -> Iterator[Finding]:
+    """Judge whether VMs can have the node's devices; a node need not have all that the site names."""
+    for text in one.missing:
+        yield Finding(NOTE, text)
+    for text, hint in one.faults:
+        yield Finding(FAILED, text, f"pcocc node devices; {hint}")
+    if not one.named:
+        yield Finding(WELL, "the site gives no devices to VMs")
+    elif not one.faults:
+        yield Finding(WELL, f"VMs can have all of the node's {count(one.count, 'device')}")
 
 
 def judge_clock(one: seen.Clock) -> Iterator[Finding]:

@@ -8,15 +8,23 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pcocc_runtime.check import judge_network, judge_node, judge_slurm, read_network, read_node, read_slurm
-from pcocc_runtime.check.seen import Grace
+from pcocc_runtime.check import (
+    judge_network,
+    judge_node,
+    judge_slurm,
+    read_devices,
+    read_network,
+    read_node,
+    read_slurm,
+)
+from pcocc_runtime.check.seen import Grace, Vhost
 from pcocc_runtime.documents.node_report import CheckedPoint, NodeReport
 from pcocc_runtime.errors import NodeError, PcoccError, one_line
 from pcocc_runtime.findings import FAILED, WELL, Finding
 from pcocc_runtime.settings.directories import SITE_DIR
 from pcocc_runtime.site.site import Site, load_site
 from pcocc_runtime.slurm.commands import list_places, read_settings
-from pcocc_runtime.slurm.configuration import parse_configuration, parse_seconds
+from pcocc_runtime.slurm.text import parse_configuration, parse_seconds
 
 
 class Here(NamedTuple):
@@ -65,7 +73,10 @@ ROWS = (
         judge_node.judge_accelerator,
     ),
     Row("tun", lambda _here: read_node.read_device_file("/dev/net/tun"), judge_node.judge_tun),
-    Row("vhost-net", lambda _here: read_node.read_device_file("/dev/vhost-net"), judge_node.judge_vhost),
+    Row(
+        "vhost-net", lambda here: Vhost(read_node.read_device_file("/dev/vhost-net"), here.site.vhost_net),
+        judge_node.judge_vhost,
+    ),
     Row("user-namespaces", lambda _here: read_node.read_user_namespaces(), judge_node.judge_user_namespaces),
     Row(
         "names", lambda _here: read_network.read_host_names(tuple(place.node for place in list_places())),
@@ -74,6 +85,7 @@ ROWS = (
     Row("walls", lambda _here: read_network.read_walls(), judge_network.judge_walls),
     Row("site-filter", lambda _here: read_network.read_filter(), judge_network.judge_filter),
     Row("scratch", lambda here: read_node.read_scratch(here.site.scratch), judge_node.judge_scratch),
+    Row("devices", lambda here: read_devices.read_given_devices(here.site), judge_node.judge_devices),
     Row("cache", lambda here: read_node.read_cache(here.site.image_cache), judge_node.judge_cache),
 )
 

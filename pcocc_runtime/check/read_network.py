@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.check import seen, texts
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.nft_guard import plan_rules
 from pcocc_runtime.slurm.commands import resolve_host
-from pcocc_runtime.system import installed, process, sysctl
+from pcocc_runtime.system import installed, process, regular, sysctl
 
 _AT_ONCE = 32  # names that are asked for
 
@@ -62,8 +63,10 @@ def _list_jobs() -> tuple[int, ...]:
 
 
 def read_filter() -> seen.Filter:
-    """Return which chains of the site's drop what no rule takes."""
+    """Return which chains of the site's drop what no rule takes, and whether there are rules that nft does not list."""
+    legacy = regular.read_start(PurePath("/proc/net/ip_tables_names"), 4096) or b""
+    names = tuple(legacy.decode(errors="replace").split())
     try:
-        return seen.Filter(texts.parse_chains(process.run(["nft", "--json", "list", "ruleset"])))
+        return seen.Filter(texts.parse_chains(process.run(["nft", "--json", "list", "ruleset"])), legacy=names)
     except (NodeError, ValueError, LookupError) as error:
-        return seen.Filter((), str(error))
+        return seen.Filter((), str(error), names)

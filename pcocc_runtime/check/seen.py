@@ -30,6 +30,19 @@ class Plugin:
 
 
 @dataclass(frozen=True, slots=True)
+class Devices:
+    """What a node has for VMs: `count` functions, of which some have `faults` (what is wrong, what mends it).
+
+    `named`: the site gives devices to VMs at all; `missing` says of which the node has none.
+    """
+
+    named: bool
+    count: int = 0
+    faults: tuple[tuple[str, str | None], ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Versions:
     """What runs here, as texts that other nodes are compared with; `qemu_trouble` is why QEMU's is not known."""
 
@@ -66,6 +79,14 @@ class DeviceFile:
     mode: int | None
     group: str = "root"
     trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vhost:
+    """/dev/vhost-net, and whether the site's `vhost-net` allows its use."""
+
+    device: DeviceFile
+    allowed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +138,25 @@ class Walls:
 class Chain:
     """A chain of the site's that drops what none of its rules takes: `place` is FAMILY TABLE NAME.
 
-    `ours`: it has rules that let our packets by.
+    `ours`: it has rules that let our packets by. `by_rule`: its last rule drops, and not its policy.
     """
 
     place: str
     hook: str
     ours: bool
+    by_rule: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The site's own chains that drop by their policy; `trouble` is why nft does not list them."""
+    """The site's own chains that drop what no rule of theirs takes; `trouble` is why nft does not list them.
+
+    `legacy`: tables of IPv4 that iptables-legacy has made, which nft does not list.
+    """
 
     chains: tuple[Chain, ...]
     trouble: str = ""
+    legacy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

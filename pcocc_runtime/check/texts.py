@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.check.seen import Chain
@@ -12,6 +13,10 @@ from pcocc_runtime.networks.nft_guard import TUNNEL_TABLE
 
 # what a rule names that lets our packets by
 _OURS = {"forward": naming.OWN_PREFIX, "input": str(naming.VXLAN_PORT_BASE)}
+_KEYS = (("family", "family"), ("table", "table"), ("chain", "name"))  # of a rule, and of its chain
+# statements of libnftables-json(5); iptables-nft's own are `xt`, by the name of its target
+_DROPS = frozenset(("drop", "reject", "xt DROP", "xt REJECT"))
+_NO_QUESTIONS = frozenset(("counter", "log", "xt LOG", "xt NFLOG"))
 
 
 def parse_plugstack(text: str) -> list[tuple[str, str]]:
@@ -56,25 +61,40 @@ def parse_tables(text: str) -> tuple[str, ...]:
 
 
 def parse_chains(text: str) -> tuple[Chain, ...]:
-    """Return the site's chains whose policy drops forwarded or incoming IPv4, from `nft -j list ruleset`."""
+    """Return the site's chains that drop forwarded or incoming IPv4 which no rule takes, from `nft -j list ruleset`."""
     rows = json.loads(text)["nftables"]
     chains = (row["chain"] for row in rows if "chain" in row)
     rules = [row["rule"] for row in rows if "rule" in row]
-    return tuple(
-        Chain(f"{one['family']} {one['table']} {one['name']}", one["hook"], _lets_ours(one, rules))
-        for one in chains
-        if one.get("policy") == "drop"
-        and one.get("hook") in _OURS
-        and one["family"] in ("ip", "inet")
-        and not _is_ours(one["table"])
-    )
+    found = []
+    for one in chains:
+        if one.get("hook") not in _OURS or one["family"] not in ("ip", "inet") or _is_ours(one["table"]):
+            continue
+        by_policy = one.get("policy") == "drop"
+        if by_policy or _is_closed(one, rules):
+            place = f"{one['family']} {one['table']} {one['name']}"
+            found.append(Chain(place, one["hook"], _lets_ours(one, rules), by_rule=not by_policy))
+    return tuple(found)
+
+
+def _is_closed(chain: dict[str, str], rules: Iterable[dict[str, Any]]) -> bool:
+    """Tell whether a rule of a chain's own drops or rejects all that comes to it, as the last ones of firewalld do."""
+    own = (one["expr"] for one in rules if all(one[key] == chain[name] for key, name in _KEYS))
+    return any(_takes_all(expression) for expression in own)
+
+
+def _takes_all(expression: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether a rule drops or rejects, and asks for nothing before that."""
+    words = {
+        f"xt {(value or {}).get('name')}" if key == "xt" else key for part in expression for key, value in part.items()
+    }
+    return bool(words & _DROPS) and words <= _DROPS | _NO_QUESTIONS
 
 
 def _is_ours(table: str) -> bool:
     return table == TUNNEL_TABLE or table.startswith(f"{TUNNEL_TABLE}-")
 
 
-def _lets_ours(chain: dict[str, str], rules: Iterable[dict[str, object]]) -> bool:
+def _lets_ours(chain: dict[str, str], rules: Iterable[dict[str, Any]]) -> bool:
     """Tell whether any rule of a chain's table, which the chain may jump to, names what is ours."""
     own = (one for one in rules if (one["family"], one["table"]) == (chain["family"], chain["table"]))
     return any(_OURS[chain["hook"]] in json.dumps(one["expr"]) for one in own)

@@ -1,4 +1,4 @@
-"""`pcocc checkpoint`: all VMs of a job stand still at one moment, and are stored in a directory that appears whole."""
+"""`pcocc checkpoint`: stops all VMs of a job at one moment, and stores them where nobody sees half a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from pcocc_runtime.documents.checkpoint import (
     END_IT,
     FAR,
     GO_ON,
+    HOLD_IT,
     KEEP_IT,
     PAUSED,
     STAY,
@@ -32,26 +33,31 @@ from pcocc_runtime.documents.checkpoint import (
     WHOLE_FILE,
     Checkpoint,
     StoredFile,
+    decode_task_word,
     encode_checkpoint,
 )
 from pcocc_runtime.documents.verbs import CHECKPOINT_VERB
-from pcocc_runtime.progress import Advance
-from pcocc_runtime.system import files, tree_removal
+from pcocc_runtime.progress import Advance, unwatched
+from pcocc_runtime.system import files, held, tree_removal
+from pcocc_runtime.system.checkpoint_place import ensure_replaceable
 from pcocc_runtime.system.copy import hash_file
 
-_OURS = re.compile(r"[0-9]+(-[0-9]+(\.link)?)?")  # how names go on after the host's
+_HOLD_HELP = "have them stand still afterwards until a line comes on the input; they end when that does"
+_OURS = re.compile(r"[0-9]+(-[0-9]+(\.link)?)?")  # what follows the host's name in names of ours
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc checkpoint`."""
     parser.description = (
-        "Stores the memory, devices and disks of all VMs of a job as of one moment, from which"
-        " 'sbatch --pcocc-restart=DIR' goes on. They stand still meanwhile. DIR must be on a file system that nodes"
-        " share; a checkpoint that is there already is replaced when the new one is whole."
+        "Stores the memory, devices and disks of all VMs of a job as they are at one moment. The VMs stand still until"
+        " that is done; 'sbatch --pcocc-restart=DIR' goes on from there. DIR must be on a file system that the nodes"
+        " share. A checkpoint that is in it already is replaced once the new one is complete."
     )
     parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
-    parser.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
-    parser.add_argument("directory", metavar="DIR", help="the checkpoint's, which is made")
+    after = parser.add_mutually_exclusive_group()
+    after.add_argument("--stop", action="store_true", help="end the VMs when they are stored, and cancel the job")
+    after.add_argument("--hold", action="store_true", help=_HOLD_HELP)
+    parser.add_argument("directory", metavar="DIR", help="where to store them; made if it is missing")
     parser.set_defaults(run=_checkpoint)
 
 
@@ -61,86 +67,83 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
     from pcocc_runtime.slurm.steps import find_own_job
 
     target = Path(os.path.realpath(arguments.directory))
-    _ensure_replaceable(target)
+    ensure_replaceable(target)
     running = find_own_job(find_job(arguments.job), "store")
     vms = running.tasks
     with (
         interruptible(), terminal.Meter() as meter, _unfinished(target) as made,
-        _Step(running.job, vms, made.place) as step,
+        _Conversation(running.job, vms, made.place) as step,
     ):
         step.await_all(PAUSED)
         begun = time.monotonic()
         step.say(STORE)
         step.await_all(STORED, meter.begin("storing the VMs, which stand still"))
-        step.say(STAY if arguments.stop else GO_ON)
+        step.say(STAY if arguments.stop or arguments.hold else GO_ON)
         still = time.monotonic() - begun
         step.await_all(SUMMED, meter.begin("computing sums"))
         _seal(made.place, running.job, vms)
         made.publish()
-        step.say(END_IT if arguments.stop else KEEP_IT)
+        step.say(END_IT if arguments.stop else HOLD_IT if arguments.hold else KEEP_IT)
+        if arguments.hold:
+            _hold(step, vms, target)
+            return 0
         step.finish()
     if arguments.stop:
         cancel_job(running.job)
-    ended = f"job {running.job} is cancelled" if arguments.stop else f"they stood still for {still:.1f} s"
-    sys.stdout.write(f"stored {vms} {'VM' if vms == 1 else 'VMs'} in {target}; {ended}\n")
+    ended = f"job {running.job} is cancelled" if arguments.stop else f"the VMs stood still for {still:.1f} s"
+    sys.stdout.write(f"stored {_count(vms)} in {target}; {ended}\n")
     return 0
 
 
-def _ensure_replaceable(target: Path) -> None:
-    """Raise RequestError unless the directory is free, empty, or an older checkpoint."""
-    try:
-        names = {one.name for one in target.iterdir() if not one.name.startswith(".")}
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise errors.RequestError(f"{target} cannot be read: {error.strerror}", "name another directory") from None
-    if names - {CURRENT} or not _leads_to_older(target / CURRENT):
-        hint = "name a directory that is empty, or new"
-        raise errors.RequestError(f"{target} has files that are no checkpoint", hint)
+def _hold(step: _Conversation, vms: int, target: Path) -> None:
+    """Keep stored VMs from going on until a line comes on our input; they end when that ends, or we do."""
+    sys.stdout.write(f"stored {_count(vms)} in {target}; they stand still\n")
+    sys.stdout.flush()
+    if sys.stdin.readline():
+        step.say(KEEP_IT)
+        step.finish()
 
 
-def _leads_to_older(link: Path) -> bool:
-    """Tell whether a link is missing or of ours: what it leads to is removed, and a user's own may lead anywhere."""
-    if not os.path.lexists(link):
-        return True
-    name = os.readlink(link) if link.is_symlink() else ""
-    older = link.with_name(name) if name.startswith(".") and "/" not in name and name != ".." and name != "." else None
-    return older is not None and (not older.exists() or (older / WHOLE_FILE).is_file())
+def _count(vms: int) -> str:
+    return f"{vms} {'VM' if vms == 1 else 'VMs'}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a checkpoint is made: `place` in `base`, which is the target, or becomes it when there is none."""
+class _Draft:
+    """Where a checkpoint is made: in `place`, a directory in `base`.
+
+    `base` is the target, or, where there is none yet, a directory that is renamed to the target at the end.
+    """
 
     target: Path
     base: Path
     place: Path
 
     def publish(self) -> None:
-        """Have the target lead to it, and to an older one no more, which goes."""
+        """Make the target's link lead to this checkpoint, and remove the older one that it led to before."""
         link = self.base / CURRENT
         older = self.base / os.readlink(link) if link.is_symlink() else None
         new = self.base / f"{self.place.name}.link"
         new.symlink_to(self.place.name)
         new.rename(link)
-        _flush(self.base)
+        held.flush(self.base)
         if self.base != self.target:
             self.base.rename(self.target)
-            _flush(self.target.parent)
+            held.flush(self.target.parent)
         elif older is not None:
             tree_removal.remove_tree(older)
 
     def remove(self) -> None:
-        """Remove what is not published."""
+        """Remove a checkpoint that has not been published."""
         tree_removal.remove_tree(self.place if self.base == self.target else self.base)
         Path(f"{self.place}.link").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _unfinished(target: Path) -> Iterator[_Place]:
-    """Give a place for a checkpoint that is gone after the block, unless it has been published.
+def _unfinished(target: Path) -> Iterator[_Draft]:
+    """Make a place for a checkpoint, and remove it after the block if the checkpoint has not been published.
 
-    What killed commands have left of such on this host goes, too.
+    What killed commands of this host have left of unpublished checkpoints is removed as well.
     """
     host = os.uname().nodename
     here, beside = f".{host}-", f".{target.name}.part-{host}-"
@@ -151,7 +154,7 @@ def _unfinished(target: Path) -> Iterator[_Place]:
         if _is_left(old, old.name.removeprefix(begin), target / CURRENT):
             tree_removal.remove_tree(old)
     base = target if target.is_dir() else target.with_name(f"{beside}{os.getpid()}")
-    made = _Place(target, base, base / f"{here}{os.getpid()}-{time.time_ns()}")
+    made = _Draft(target, base, base / f"{here}{os.getpid()}-{time.time_ns()}")
     try:
         if base != target:
             base.mkdir(mode=0o700)
@@ -168,7 +171,7 @@ def _unfinished(target: Path) -> Iterator[_Place]:
 
 
 def _is_left(path: Path, rest: str, current: Path) -> bool:
-    """Tell whether a killed command has left this; `rest` of its name begins with that command's pid."""
+    """Tell whether a killed command has left this. `rest`, the end of its name, begins with that command's pid."""
     if not _OURS.fullmatch(rest):
         return False
     used = current.is_symlink() and os.readlink(current) == path.name
@@ -176,36 +179,24 @@ def _is_left(path: Path, rest: str, current: Path) -> bool:
 
 
 def _seal(place: Path, job: int, vms: int) -> None:
-    """Write what makes a directory a checkpoint, when all else is in it and on disk."""
+    """Write the file that makes a directory a checkpoint, once everything else is in it and on disk."""
     names = [BOOT_COPY, *(f"vm{rank}.json" for rank in range(vms))]
-    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, _unwatched)) for name in names]
+    found = [StoredFile(name, (place / name).stat().st_size, hash_file(place / name, unwatched)) for name in names]
     files.replace_file(place / WHOLE_FILE, encode_checkpoint(Checkpoint(job, int(time.time()), vms, tuple(found))))
     for name in (*names, WHOLE_FILE):
-        _flush(place / name)
-    _flush(place)
+        held.flush(place / name)
+    held.flush(place)
 
 
-def _unwatched(_done: int, _total: int) -> None:
-    pass
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-class _Step:
-    """The step of a task for each VM: all hear what we say, and each answers by a line."""
+class _Conversation:
+    """A step with a task for each VM: all tasks hear what we say, and each answers with a line."""
 
     def __init__(self, job: int, vms: int, place: Path) -> None:
         from pcocc_runtime.slurm.steps import AS_BYTES, operation_argv, start_conversation
 
         names = f"vm[0-{vms - 1}]" if vms > 1 else "vm0"
         argv = operation_argv(job, names, [CHECKPOINT_VERB, str(place)], streams=AS_BYTES)
-        # a task that fails ends all: their VMs go on then
+        # a task that fails ends all tasks, and then their VMs go on
         argv = [word.replace("--kill-on-bad-exit=0", "--kill-on-bad-exit=1") for word in argv]
         self.names = {f"vm{rank}" for rank in range(vms)}
         self.started = start_conversation(argv)
@@ -214,11 +205,11 @@ class _Step:
     def say(self, line: str) -> None:
         """Say a line to all tasks."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and what waits for its answer says so
+        with contextlib.suppress(BrokenPipeError):  # the step has ended: whoever waits for its answer will say so
             self.process.stdin.write(f"{line}\n".encode())
             self.process.stdin.flush()
 
-    def await_all(self, word: str, advance: Advance = _unwatched) -> None:
+    def await_all(self, word: str, advance: Advance = unwatched) -> None:
         """Wait until each VM's task has said a word; NodeError when the step ends before."""
         assert self.process.stdout is not None
         waits, far = set(self.names), dict[str, tuple[int, int]]()
@@ -228,13 +219,13 @@ class _Step:
                 self.started.wait()
                 if self.started.has_complained:
                     raise SystemExit(errors.EXIT_FAILURE)
-                message = f"{_name(waits)} could not be stored: the step ended before"
-                raise errors.NodeError(message, "the VMs go on, and an older checkpoint is as it was")
-            said, name, *more = (*line.decode(errors="replace").split(), "", "")
-            if said == word:
-                waits.discard(name)
-            elif said == FAR:
-                far[name] = (int(more[0]), int(more[1]))
+                message = f"{_name(waits)} could not be stored: the step that stores the VMs ended too early"
+                raise errors.NodeError(message, "the VMs go on; an older checkpoint in that directory is unchanged")
+            said = decode_task_word(line)
+            if said is not None and said.word == word:
+                waits.discard(said.vm)
+            elif said is not None and said.word == FAR:
+                far[said.vm] = (said.done, said.total)
                 advance(sum(done for done, _all in far.values()), sum(total for _done, total in far.values()))
 
     def finish(self) -> None:
@@ -242,9 +233,10 @@ class _Step:
         assert self.process.stdin is not None
         self.process.stdin.close()
         if self.started.wait():
-            raise errors.NodeError("the checkpoint is whole, but not all of its VMs' tasks ended well")
+            message = "the checkpoint is complete and can be used, but some tasks that stored VMs failed afterwards"
+            raise errors.NodeError(message, "'pcocc ps -l' shows which VMs still run")
 
-    def __enter__(self) -> _Step:
+    def __enter__(self) -> _Conversation:
         return self
 
     def __exit__(self, *_error: object) -> None:

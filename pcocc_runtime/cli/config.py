@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from pcocc_runtime.cli.common import complain, confdir, say_notes
-from pcocc_runtime.cli.partitions import add_partitions, find_licence_notes
+from pcocc_runtime.cli.config_import import add_import
+from pcocc_runtime.cli.partitions import add_partitions
+from pcocc_runtime.cli.slurm_notes import find_slurm_notes
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import policy
@@ -30,6 +32,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", help="default: policy.lua in the site's directory; '-' prints it"
     )
     render.set_defaults(run=_config_policy)
+    add_import(verbs.add_parser("import", help="turn files of the original pcocc into new ones, with a report"))
     add_partitions(
         verbs.add_parser(
             "partitions", help="print the partitions that an InfiniBand fabric's subnet manager must be given once"
@@ -46,7 +49,7 @@ def _config_check(_arguments: argparse.Namespace) -> int:
     if directory == directories.SITE_DIR:
         _add_distrust(directory, problems)
     if not problems:
-        say_notes([*loaded.notes, *_stale_policy(directory, loaded), *find_licence_notes(loaded.site)])
+        say_notes([*loaded.notes, *_stale_policy(directory, loaded), *find_slurm_notes(loaded.site)])
         sys.stdout.write(
             f"{directory}: {count(len(loaded.templates), 'template')},"
             f" {count(len(loaded.site.all_sets), 'resource set')},"

@@ -1,4 +1,4 @@
-"""`pcocc node devices`: what a node has for VMs of the devices that the site names, and its lines of gres.conf."""
+"""`pcocc node devices`: which of the devices that the site names a node has, and the node's lines of gres.conf."""
 
 from __future__ import annotations
 
@@ -6,45 +6,48 @@ import argparse
 import os
 import pwd
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pcocc_runtime.cli.common import complain, confdir
-from pcocc_runtime.errors import ConfigError, PcoccError
+from pcocc_runtime.errors import ConfigError, NodeError
 from pcocc_runtime.networks.binding import ensure_bound
 from pcocc_runtime.networks.functions import (
     Function,
+    PhysicalFunction,
     Stock,
     device_node,
     find_fault,
     find_twice,
+    parse_virtual,
     render_gres,
 )
-from pcocc_runtime.networks.host_functions import read_devices, read_stocks
+from pcocc_runtime.networks.host_functions import read_known, read_stocks
 from pcocc_runtime.networks.kinds import FunctionNetwork, GenericPci
-from pcocc_runtime.networks.partitions import Hca
-from pcocc_runtime.site.site import Site, read_site
+from pcocc_runtime.networks.partitions import render_guid
+from pcocc_runtime.site.site import read_site
+from pcocc_runtime.system import process
 from pcocc_runtime.tables import columns
 
 SYS = Path("/sys")
-_HEADS = ("DEVICE", "GRES", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER")
+_HEADS = ("DEVICE", "GRES", "FUNCTION", "ADDRESS", "DRIVER", "GROUP", "NUMA", "FILE", "USER", "GUID OR MAC")
 
 
 def show_devices(arguments: argparse.Namespace) -> int:
-    """Print this node's functions for VMs and its lines of gres.conf; complain of those that VMs cannot have."""
+    """Print this node's functions for VMs and its lines of gres.conf; complain about those that VMs cannot get."""
     site, here = read_site(confdir()), os.uname().nodename
     networks = [one for one in site.all_networks.values() if isinstance(one, FunctionNetwork)]
     if not networks and not site.devices:
         message, hint = "the site names no devices for VMs", "see pcocc-networks.yaml(5), and devices in pcocc.yaml(5)"
         return complain([ConfigError(message, confdir(), hint=hint)])
-    faults: list[PcoccError] = []
-    hcas = _read_hcas(networks, faults)
-    stocks = _read(networks, site, hcas)
+    virtual = [one for one in networks if not isinstance(one, GenericPci)]
+    devices, faults = read_known(virtual, SYS)
+    stocks = read_stocks(networks, site.devices.values(), devices, SYS)
     if arguments.bind:
         faults += ensure_bound(stocks, SYS)
-        stocks = _read(networks, site, _read_hcas(networks, []))
-    rows = [_HEADS, *(_row(stock, one) for stock in stocks for one in stock.functions)]
-    sys.stdout.write(columns(rows))
+        devices = read_known(virtual, SYS)[0]
+        stocks = read_stocks(networks, site.devices.values(), devices, SYS)
+    sys.stdout.write(columns([_HEADS, *(row for stock in stocks for row in _rows(stock, devices.get(stock.name)))]))
     found = [find_twice(stocks, here)]
     found += [find_fault(one, stock.name, here) for stock in stocks for one in stock.functions]
     faults += [fault for fault in found if fault]
@@ -53,31 +56,35 @@ def show_devices(arguments: argparse.Namespace) -> int:
     return complain(faults)
 
 
-def _read(networks: Sequence[FunctionNetwork], site: Site, hcas: dict[str, Hca]) -> tuple[Stock, ...]:
-    return read_stocks(networks, site.devices.values(), hcas, SYS)
+def _rows(stock: Stock, device: PhysicalFunction | None) -> Iterator[tuple[str, ...]]:
+    """Yield a line for a device of networks itself, which is no VM's, and for each function that VMs may have."""
+    names: dict[int, str] = {}
+    if device and device.own:
+        names = _read_names(device.interface)
+        guid = render_guid(device.guid) if device.guid else "-"
+        yield (stock.name, "-", "PF", *_describe(device.own), "-", "-", guid)
+    for one in stock.functions:
+        path = device_node(one)
+        yield (
+            stock.name, stock.gres, str(one.number), *_describe(one), path, _user_of(path), names.get(one.number, "-"),
+        )  # fmt: skip
 
 
-def _read_hcas(networks: Sequence[FunctionNetwork], faults: list[PcoccError]) -> dict[str, Hca]:
-    """Return the InfiniBand devices that networks name; what is wrong with one does not hide the others."""
-    found: dict[str, Hca] = {}
-    for name in dict.fromkeys(one.host_device for one in networks if not isinstance(one, GenericPci)):
-        try:
-            found |= read_devices([name], SYS)
-        except PcoccError as error:
-            faults.append(error)
-    return found
+def _describe(one: Function) -> tuple[str, ...]:
+    driver = (one.driver or "-") if one.answers else "lost"
+    return (one.address, driver, one.group, "-" if one.numa < 0 else str(one.numa))
 
 
-def _row(stock: Stock, one: Function) -> tuple[str, ...]:
-    numa = "-" if one.numa < 0 else str(one.numa)
-    path = device_node(one)
-    return (
-        stock.name, stock.gres, str(one.number), one.address, one.driver or "-", numa, path, _user_of(path),
-    )
+def _read_names(interface: str) -> dict[int, str]:
+    """Return what functions of a device have of GUIDs or addresses, as far as ip(8) tells."""
+    try:
+        return parse_virtual(process.run(["ip", "-json", "link", "show", "dev", interface], hint=""))
+    except NodeError:
+        return {}
 
 
 def _user_of(path: str) -> str:
-    """Return who may open a function, which is the user of the job that has it; '-' when it is free or has no file."""
+    """Return the user who may open a function, whose job has it; '-' when it is free or has no file."""
     try:
         uid = os.stat(path).st_uid
     except FileNotFoundError:

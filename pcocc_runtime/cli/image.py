@@ -91,8 +91,8 @@ def _add_readers(add: _Add) -> None:
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "SOURCE is a file, '-' (stdin), a URL, or an OCI image with one disk in /disk (a containerDisk), as"
-        " oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker://HOST/NAME:TAG (with skopeo). The format is"
-        " detected from the content unless --format is given."
+        " oci:DIR[:TAG], oci-archive:FILE[:TAG], or with skopeo docker://HOST/NAME:TAG or docker-archive:FILE."
+        " The format is detected from the content unless --format is given."
     )
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument(

@@ -65,6 +65,12 @@ def _log(arguments: argparse.Namespace) -> int:
         *(["--follow"] if arguments.follow else []),
         *([f"--lines={lines}"] if lines is not None else []),
     ]
+    if os.geteuid() == 0 and not arguments.follow:
+        from pcocc_runtime.cli.login import find_vms
+        from pcocc_runtime.slurm.steps import run_step_for_root
+
+        job, vms = find_vms(arguments.vms, arguments.job)
+        return run_step_for_root(job, vms, words)
     return run_in_vms(arguments, words)
 
 

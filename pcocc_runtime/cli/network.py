@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from pcocc_runtime import errors, terminal  # the rest only where it is used: every `pcocc` imports this
@@ -37,13 +36,13 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from pcocc_runtime.documents.node_answer import SHOW
+    from pcocc_runtime.documents.node_answer import PORTS, SHOW
     from pcocc_runtime.observe import draw
     from pcocc_runtime.observe.ask import ask_nodes
 
-    answers = ask_nodes(_job(arguments), [SHOW])
+    answers = ask_nodes(_job(arguments), [SHOW, PORTS])
     picture = draw.plan_picture(answers.nodes, answers.silent)
-    _write(json.dumps(picture, indent=2) + "\n" if arguments.json else draw.render_picture(picture))
+    terminal.write_out(json.dumps(picture, indent=2) + "\n" if arguments.json else draw.render_picture(picture))
     _tell(answers)
     return errors.EXIT_FAILURE if answers.silent else 0
 
@@ -57,7 +56,7 @@ def _check(arguments: argparse.Namespace) -> int:
     target = find_target(arguments.outbound)
     answers = ask_nodes(_job(arguments), [CHECK, *([target] if target else [])])
     job, found = answers.nodes[0].node.job, evaluate(answers.nodes, answers.silent, target)
-    _write(
+    terminal.write_out(
         json.dumps(plan_findings(job, found), indent=2) + "\n"
         if arguments.json
         else render_findings(job, found)
@@ -71,11 +70,6 @@ def _job(arguments: argparse.Namespace) -> str:
     if job is None:
         raise errors.RequestError("which job? give -j JOB", "squeue shows yours")
     return job
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _tell(answers: Answers) -> None:

@@ -66,7 +66,7 @@ def _check_here(arguments: argparse.Namespace) -> int:
     found = points.check_node()
     if arguments.boot is not None:
         found = replace(found, points=(*found.points, everywhere.boot_guest(SITE_DIR, arguments.boot)))
-    _write(encode_report(found) if arguments.json else report.render_report(found))
+    terminal.write_out(encode_report(found) if arguments.json else report.render_report(found))
     return errors.EXIT_FAILURE if found.failures else 0
 
 
@@ -82,10 +82,5 @@ def _check_all(arguments: argparse.Namespace) -> int:
     )
     line.clear()
     many = ManyReports(reports, silent, report.compare(reports))
-    _write(encode_reports(many) if arguments.json else report.render_reports(many))
+    terminal.write_out(encode_reports(many) if arguments.json else report.render_reports(many))
     return 0 if many.is_well else errors.EXIT_FAILURE
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

@@ -114,11 +114,17 @@ def add_topology(parser: argparse.ArgumentParser) -> None:
     _add_vms(parser, _SEVERAL)
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a VM does not run as planned")
     parser.add_argument("--json", action="store_true", help="as JSON, one line for each VM")
+    for whose, where in (("guest", "in the VM"), ("host", "in a step on its node")):
+        parser.add_argument(
+            f"--{whose}-lstopo", metavar="FILE", help=f"compare with what 'lstopo --of xml FILE' has written {where}"
+        )
     parser.set_defaults(run=_topology)
 
 
 def _topology(arguments: argparse.Namespace) -> int:
     words = [word for word, given in (("--check", arguments.check), ("--json", arguments.json)) if given]
+    files = (("--guest-lstopo", arguments.guest_lstopo), ("--host-lstopo", arguments.host_lstopo))
+    words += [f"{word}={Path(file).absolute()}" for word, file in files if file is not None]
     return run_in_vms(arguments, [TOPOLOGY_VERB, *words])
 
 

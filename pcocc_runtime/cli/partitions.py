@@ -1,4 +1,4 @@
-"""`pcocc config partitions`: what the subnet manager must be given once, and Slurm's licences for the keys."""
+"""`pcocc config partitions`: what the subnet manager must be given once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcocc_runtime.cli.common import complain, confdir
-from pcocc_runtime.errors import ConfigError, NodeError
-from pcocc_runtime.networks.infiniband import licence_of
+from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.networks.kinds import InfinibandNetwork
 from pcocc_runtime.networks.opensm import find_faults, render_opensm, render_ufm
 from pcocc_runtime.site.check import load_everything
 from pcocc_runtime.site.site import Site
-from pcocc_runtime.slurm.commands import read_settings
-from pcocc_runtime.slurm.configuration import parse_configuration, parse_licences
 
 _FORMATS = {"opensm": render_opensm, "ufm": render_ufm}
 
@@ -62,30 +59,3 @@ def _check(path: str, networks: Sequence[InfinibandNetwork]) -> int:
     if not faults:
         sys.stdout.write(f"{path}: has pcocc's partitions, no error\n")
     return complain(faults)
-
-
-def find_licence_notes(site: Site) -> list[str]:
-    """Return what Slurm lacks to give jobs the keys of partitions; it is asked only where there are any."""
-    networks = partitions_of(site)
-    if not networks:
-        return []
-    try:
-        known = parse_licences(parse_configuration(read_settings()).get("Licenses", ""))
-    except NodeError as error:
-        return [f"it is not known whether Slurm has the licences of InfiniBand's keys: {error.message}"]
-    notes = []
-    for network in networks:
-        names = [licence_of(network, key) for key in network.keys]
-        missing = ",".join(name for name in names if name not in known)
-        if missing:
-            notes.append(
-                f"slurm.conf lacks licences for the keys of network {network.name}; add to it:"
-                f" Licenses={missing}"
-            )
-        shared = ",".join(name for name in names if known.get(name, 1) != 1)
-        if shared:
-            notes.append(
-                f"slurm.conf must have one of each licence of network {network.name}, or clusters share a"
-                f" key: {shared}"
-            )
-    return notes

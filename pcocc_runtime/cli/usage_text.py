@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pcocc_runtime.slurm.accounting import VmsUsage
+from pcocc_runtime.slurm.text import VmsUsage
 from pcocc_runtime.tables import columns
 
 

@@ -30,7 +30,7 @@ _SETS = re.compile(rf"{_SET}(,{_SET})*")
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What slurmctld has for a job: account, partition, QOS, licences, and for each node its `gres_detail_str`."""
+    """What slurmctld says of a job: account, partition, QOS, licences, and for each node its `gres_detail_str`."""
 
     account: str
     partition: str
@@ -39,7 +39,7 @@ class Charge:
     gres: tuple[str, ...] = ()
 
     def gres_on(self, node: str) -> str:
-        """Return the job's GRES on a node, with their places among the node's."""
+        """Return the job's GRES on a node, with their places among the node's devices."""
         return next((text for name, _, text in (line.partition(" ") for line in self.gres) if name == node), "")
 
 
@@ -47,7 +47,8 @@ class Charge:
 class BootStep:
     """A boot step as one of its nodes sees it; `index` is this node's place in `nodes`.
 
-    `sets` are resource sets with their numbers of VMs; `devices`, what these have of which GRES besides, for each.
+    `sets` are resource sets with their numbers of VMs. For each of them, `devices` says which GRES its VMs have in
+    addition, and how many.
     """
 
     job: int
@@ -58,7 +59,7 @@ class BootStep:
     index: int
     nodes: tuple[NodeLayout, ...]
     sets: tuple[tuple[str, int], ...]
-    place: Charge | None = None  # slurmctld is asked only when it matters
+    charge: Charge | None = None  # slurmctld is asked only when it matters
     devices: tuple[tuple[tuple[str, int], ...], ...] = ()
 
     @property
@@ -81,7 +82,7 @@ class BootStep:
         return self.sets[self._part_of(rank)][0]
 
     def devices_of(self, rank: int) -> tuple[tuple[str, int], ...]:
-        """Return how many devices of which GRES a VM has beside those of its resource set."""
+        """Return which GRES a VM has in addition to those of its resource set, and how many of each."""
         return self.devices[self._part_of(rank)] if self.devices else ()
 
     def _part_of(self, rank: int) -> int:
@@ -132,7 +133,7 @@ def parse_boot_step(lines: Iterable[str]) -> BootStep:
         index=parse_number(fields, "index", len(nodes) - 1),
         nodes=tuple(nodes),
         sets=tuple((name, int(count)) for name, count, *_devices in parts),
-        place=_parse_place(fields),
+        charge=_parse_charge(fields),
         devices=tuple(_parse_devices(one[2]) for one in parts) if any(one[2] for one in parts) else (),
     )
 
@@ -141,7 +142,7 @@ def _parse_devices(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((name.rstrip(":"), int(count)) for name, count in re.findall(_DEVICE, text))
 
 
-def _parse_place(fields: dict[str, list[str]]) -> Charge | None:
+def _parse_charge(fields: dict[str, list[str]]) -> Charge | None:
     values = [fields.get(key, []) for key in ("account", "partition", "qos")]
     if not any(values):
         return None

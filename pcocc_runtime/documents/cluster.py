@@ -88,6 +88,19 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where a cluster is stored without being told to, and when: each `every` seconds (0: not so), and near its end.
+
+    `before` is how many seconds before its job's end, 0 for an estimate.
+    """
+
+    directory: str
+    every: int = 0
+    at_end: bool = False
+    before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """The groups of a virtual cluster; VM ranks run through them in order.
 
@@ -96,6 +109,7 @@ class Cluster:
 
     groups: tuple[Group, ...]
     restart: str | None = None
+    checkpoints: Checkpoints | None = None
 
     @property
     def vm_count(self) -> int:

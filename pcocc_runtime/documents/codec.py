@@ -1,7 +1,8 @@
 """Frozen dataclasses as JSON text, and back: read so strictly that no field is missing, unknown or mistyped.
 
 A dataclass is a mapping of its fields, without those that have their default, and with the `kind` of its
-class where a field can hold one of several. Numbers are whole, from 0 to 2**64 - 1.
+class where a field can hold one of several. Numbers are whole, from 0 to 2**64 - 1. A class has `of_former`
+where a former version wrote it in another form.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def _build(hint: Any, tree: Any, place: str) -> Any:
         if found is None:
             raise ValueError(f"{place} is not of a type that it may have")
         return _build(found, tree, place)
+    if hasattr(hint, "of_former"):
+        tree = hint.of_former(tree)
     misfit = _find_misfit(hint, tree)
     if misfit:
         raise ValueError(f"{place} {misfit}")

@@ -1,4 +1,4 @@
-"""Devices of a node that a job's user has: the planner names them, and root keeps that until it takes them back."""
+"""Devices of a node that a job's user gets: the planner names them; root keeps the list until it takes them back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pcocc_runtime.errors import NodeError
 
 
 class GivenDevices(Record):
-    """Who has them, by number; their paths; and the batch of ip(8) that takes them off their networks."""
+    """The user's number, the devices' paths, and the lines for ip(8) that take the devices off their networks."""
 
     uid: int
     devices: list[str]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pcocc_runtime.qemu.disks import Disk
 
 DISKS_FILE = "disks.json"
+MAX_DISKS = 1 << 24  # bytes of the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class DiskFacts:
     scratch: str
 
 
-def render_facts(group: Group, disks: Sequence[Disk], scratch: str) -> bytes:
+def encode_disks(group: Group, disks: Sequence[Disk], scratch: str) -> bytes:
     """Return the content of the file; persistent drives are the last of `disks`."""
     modes = [None] * (len(disks) - len(group.persistent)) + [drive.mmp for drive in group.persistent]
     pairs = [[disk.path, mmp] for disk, mmp in zip(disks, modes, strict=True)]
@@ -47,16 +48,16 @@ def render_facts(group: Group, disks: Sequence[Disk], scratch: str) -> bytes:
     ).encode()
 
 
-def parse_facts(tree: object, vm: str) -> DiskFacts:
-    """Return the facts in the file's JSON; NodeError when it is not what `render_facts` wrote."""
+def decode_disks(data: bytes | None, vm: str) -> DiskFacts:
+    """Return the facts in the file's content, or NodeError; `data` is None when there is no file."""
     try:
-        assert isinstance(tree, dict)
+        tree = json.loads(data or b"")
         disks = tuple(
             DiskFact(_text(path), mmp if mmp is None else _text(mmp)) for path, mmp in tree["disks"]
         )
         image, origin = (tree[key] if tree[key] is None else _text(tree[key]) for key in ("image", "origin"))
         return DiskFacts(disks, image, origin, _text(tree["scratch"]))
-    except (AssertionError, KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError, RecursionError):
         text = f"the disks of {vm} are not known: {DISKS_FILE} in its directory is missing or damaged"
         raise NodeError(text, "start a new job") from None
 

@@ -18,8 +18,8 @@ _VERSION = 1
 class HostCpu(NamedTuple):
     """A CPU of the host, and the groups it is in, each named by the lowest CPU of it that the host has.
 
-    `node` is the number of its NUMA node. `l2` and `l3` are those that share the cache, `l3` None where
-    there is none; `l3_cpus` is how many CPUs of the host share it.
+    `node` is the number of its NUMA node, None where /sys has it in none. `l2` and `l3` are those that share
+    the cache, `l3` None where there is none; `l3_cpus` is how many CPUs of the host share it.
     """
 
     number: int
@@ -27,18 +27,21 @@ class HostCpu(NamedTuple):
     die: int
     cluster: int
     core: int
-    node: int
+    node: int | None
     l2: int
     l3: int | None
     l3_cpus: int
 
 
 class HostNode(NamedTuple):
-    """A NUMA node: its CPUs and MiB on the host, whether the task may use its memory, distances to all nodes."""
+    """A NUMA node: its CPUs and MiB on the host, whether the task may use its memory, distances to all nodes.
+
+    `memory` is None where /sys does not tell it.
+    """
 
     number: int
     cpus: int
-    memory: int
+    memory: int | None
     usable: bool
     distances: tuple[int, ...]
 

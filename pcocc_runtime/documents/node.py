@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.codec import parse_document, render_document
@@ -83,10 +83,11 @@ class InterfaceFacts(NamedTuple):
     mac: str
 
 
-class FunctionFacts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FunctionFacts:
     """A PCI function of the node that a VM has: of which network or device of the site, its address and NUMA node.
 
-    In a partition of InfiniBand it has a key, and on a fabric a GUID.
+    In a partition of InfiniBand it has a key, and on a fabric a GUID; on an Ethernet network a MAC address and an MTU.
     """
 
     source: str
@@ -94,6 +95,16 @@ class FunctionFacts(NamedTuple):
     numa: int | None = None
     key: int | None = None
     guid: str | None = None
+    mac: str | None = None
+    mtu: int | None = None
+
+    @staticmethod
+    def of_former(tree: Any) -> Any:
+        """Return as a mapping what former versions wrote as a list; jobs, and so their files, live over an upgrade."""
+        for names in (("source", "key", "address", "guid"), ("source", "address", "numa", "key", "guid")):
+            if isinstance(tree, list) and len(tree) == len(names):
+                return dict(zip(names, tree, strict=True))
+        return tree
 
 
 class Reach(NamedTuple):

@@ -16,6 +16,7 @@ from pcocc_runtime.documents.node import NodeFacts, RoutedFacts
 from pcocc_runtime.errors import one_line
 
 SHOW, CHECK = "show", "check"  # what a node is asked for
+PORTS = "ports"  # with SHOW: guests are to be asked about their ports, which takes longer
 ENDED_STATE = "ended: "  # begins the state of a VM that has ended
 ANSWER_VERSION = 1
 _MARK = "pcocc-network"
@@ -55,6 +56,24 @@ class ReachReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PortReport:
+    """What a guest says of its port on an InfiniBand network: its state, None where it has none, and its keys.
+
+    `guid` and `key` are those it should have, `uplink` is the state of the node's own port, None where that is not
+    known. `trouble` says why the guest was not asked.
+    """
+
+    rank: int
+    source: str
+    guid: str
+    key: int | None = None
+    state: str | None = None
+    keys: tuple[int, ...] = ()
+    uplink: str | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a VM's QEMU has used: milliseconds of CPU and of time since it began, and its memory now in bytes.
 
@@ -74,7 +93,8 @@ class NodeAnswer:
 
     By rank, `states` has the state of each VM of the node in words, and of VMs of other nodes that have ended;
     `since` says since when, in seconds of the epoch; `usage` is of VMs that run; `images` is what the node's VMs
-    have booted from. `trouble` says why nothing could be asked, `dhcp` whether a DHCP server listens. ValueError
+    have booted from; `ports` are those of InfiniBand. `trouble` says why nothing could be asked, `dhcp` whether a
+    DHCP server listens. ValueError
     when it names VMs or networks that do not exist.
     """
 
@@ -88,6 +108,7 @@ class NodeAnswer:
     usage: Mapping[int, Usage] = field(default_factory=dict)
     since: Mapping[int, int] = field(default_factory=dict)
     images: Mapping[int, str] = field(default_factory=dict)
+    ports: tuple[PortReport, ...] = ()
 
     def __post_init__(self) -> None:
         vms, routed = self.node.vm_count, {
@@ -95,6 +116,7 @@ class NodeAnswer:
         }
         asked = {rank for one in self.reports for rank in (*one.tried, *one.lost, *one.narrow, *one.silent)}
         named = asked | {*self.states, *self.usage, *self.since, *self.images}
+        named |= {one.rank for one in self.ports}
         if not named <= {*range(vms)} or not {one.network for one in self.reports} <= routed:
             raise ValueError("it names VMs or networks that the job does not have")
 

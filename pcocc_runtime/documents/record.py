@@ -38,6 +38,7 @@ else:
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: type(value) is str,
+    "str | None": lambda value: value is None or type(value) is str,
     "int": lambda value: type(value) is int,
     "int | None": lambda value: value is None or type(value) is int,
     "float": lambda value: type(value) in (int, float),

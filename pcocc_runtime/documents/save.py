@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SAVE_SOCKET, EXPORT_SOCKET = "save", "save.nbd"
 PAUSE_SOCKET = "pause"  # keeper/pause_guard.py: whoever is connected has the VM stand still
+STAYS, GOES_ON = b"stays\n", b"goes on\n"  # what it may say there of a VM that is stored
 SAVE_OVERLAY, MERGE_JOB = "save-overlay", "save-merge"
 # between a drive and its guest, and what the drive was (save/drive.py)
 SAVE_FILTER, SAVE_VIEW = "save-filter", "save-view"
@@ -68,6 +69,12 @@ class Outcome(Record):
     """Keeper, after the saver's last message: everything is put back, or why not yet."""
 
     error: str | None
+
+
+class Pause(Record):
+    """Keeper, to the task that makes a checkpoint: the VM stands still; or QEMU's `state`, for which it cannot."""
+
+    state: str | None
 
 
 if TYPE_CHECKING:
@@ -127,6 +134,19 @@ def decode_answer(message: Message | Unreadable) -> KeeperAnswer:
     if "return" in message or "error" in message:
         return Reply(message)
     raise ValueError("a line that is not an answer")
+
+
+def encode_pause(pause: Pause) -> bytes:
+    """Return a keeper's message as a line."""
+    return _line({"paused": True} if pause.state is None else {"error": pause.state})
+
+
+def decode_pause(line: bytes) -> Pause:
+    """Return a keeper's message; ValueError when the line is none."""
+    words = json.loads(line)
+    if not isinstance(words, dict) or not {"paused", "error"} & {*words}:
+        raise ValueError("a line that is not an answer")
+    return Pause(str(words["error"]) if "error" in words else None)
 
 
 def _line(words: Message) -> bytes:

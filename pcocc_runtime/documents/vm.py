@@ -19,8 +19,10 @@ class VmFacts(Record):
     that vCPUs are bound to, in order; `emulator` those for QEMU's other threads; each is empty for none. QEMU
     writes the guest's serial console to the file `console`, of which `console_size` bytes are kept. `mounts`
     are the tags that the guest is to mount, with their types. `logs` are other files that grow with what the
-    guest does. A VM to `keep` stays when its guest has powered off. `incoming` is what QEMU calls
-    the memory that it goes on from (qemu/memory_file.py), empty where it boots.
+    guest does. The guest's agent is reached by the socket `agent`, and by the keeper alone at QEMU's own,
+    `agent_port`. A VM to `keep` stays when its guest has powered off. `incoming` is what QEMU calls the memory
+    that it goes on from (qemu/memory_file.py), empty where it boots. A VM that is `stored` when its job ends is
+    given time for that.
     """
 
     job: int
@@ -42,12 +44,14 @@ class VmFacts(Record):
     emulator: list[int]
     grace: int
     agent: str
+    agent_port: str
     console: str
     console_size: int
     mounts: dict[str, str] = {}
     keep: bool = False
     logs: list[str] = []
     incoming: str = ""
+    stored: bool = False
 
 
 def encode_vm(facts: VmFacts) -> str:

@@ -65,6 +65,13 @@ class StillOn(Record):
     node: str
 
 
+class Leaving(Record):
+    """Slurm ends the VM, which waits a while to be stored before."""
+
+    vm: str
+    node: str
+
+
 class Ended(Record):
     """The VM has ended, `asked` to or not; `reason` is of vm_state.REASONS, `text` what a user reads."""
 
@@ -82,10 +89,11 @@ _KINDS: dict[str, Any] = {
     "unmounted": Unmounted,
     "disk-error": DiskError,
     "still-on": StillOn,
+    "leaving": Leaving,
     "ended": Ended,
 }
 if TYPE_CHECKING:
-    Event = Started | Ready | Silent | Unmounted | DiskError | StillOn | Ended
+    Event = Started | Ready | Silent | Unmounted | DiskError | StillOn | Leaving | Ended
 
 
 def encode_event(event: Event) -> str:

@@ -14,6 +14,7 @@ OPTION_MOUNT = "pcocc-mount"
 OPTION_USER_DATA = "pcocc-user-data"
 OPTION_USER_DATA_FORCE = "pcocc-user-data-force"
 OPTION_RESTART = "pcocc-restart"
+OPTION_CHECKPOINT = "pcocc-checkpoint"
 # internal: makes a step the boot step, its value names the resource sets of its VMs
 OPTION_BOOT = "pcocc-boot"
 # before such a name where Slurm hands an option on: the plugin is called pcocc
@@ -27,6 +28,7 @@ VAR_MOUNT = "PCOCC_MOUNT"
 VAR_USER_DATA = "PCOCC_USER_DATA"
 VAR_USER_DATA_FORCE = "PCOCC_USER_DATA_FORCE"
 VAR_RESTART = "PCOCC_RESTART"
+VAR_CHECKPOINT = "PCOCC_CHECKPOINT"
 
 # salloc --no-shell: the name of a file of the user's that has the frozen cluster (spank/kept.c), as the
 # filter gets it

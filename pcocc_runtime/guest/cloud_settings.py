@@ -15,6 +15,7 @@ from pcocc_runtime.settings import checks
 
 _MERGERS = ("dict", "list", "str")  # cloudinit/mergers/m_*.py
 _MERGER = re.compile(r"([a-z_][a-z0-9_]*)\((.*?)\)$")
+_LISTS = (str, list, dict, set)  # what a merger's settings are looked for in
 _PACKED = re.compile(r"(gz|gzip)?[+]?(b64|base64)?")  # cc_write_files.py, canonicalize_extraction
 
 
@@ -40,7 +41,7 @@ def _merger_names(value: Any) -> list[str]:
         return [""]
     names = list[str]()
     for one in value:
-        named = isinstance(one, dict) and "settings" in one and isinstance(one.get("name"), str)
+        named = isinstance(one, dict) and isinstance(one.get("name"), str) and isinstance(one.get("settings"), _LISTS)
         name = one["name"].replace("-", "_").strip() if named else one[0] if isinstance(one, list) and one else ""
         names.append(name if isinstance(name, str) else "")
     return names

@@ -30,7 +30,7 @@ class Identities(NamedTuple):
         return self.command_user or self.login
 
 
-class _Failure(Exception):
+class _ModuleFails(Exception):
     """cloud-init's module of users would fail here, and make none of the users that follow."""
 
     def __init__(self, message: str, keys: tuple[str | int, ...]) -> None:
@@ -46,7 +46,7 @@ def find_lockout(tree: Mapping[Any, Any], names: Identities, default: str = "") 
     for newest in (False, True):
         try:
             _make_all(tree, names, default, newest)
-        except _Failure as error:
+        except _ModuleFails as error:
             hint = (
                 f"leave that out: pcocc gives {names.target} the job's key, without which no command can run in"
                 " the VM"
@@ -68,7 +68,7 @@ def find_unmade(tree: Mapping[Any, Any], names: Identities, default: str = "") -
 
 
 def _make_all(tree: Mapping[Any, Any], names: Identities, default: str, newest: bool) -> None:
-    """Go through the users as cloud-init would, up to the one commands run as; _Failure if they cannot log in there."""
+    """Go through the users as cloud-init does, up to the one commands run as; _ModuleFails if they cannot log in."""
     _check_groups(tree.get("groups", []))
     users = _gather(tree, names, default, newest)
     target = names.target
@@ -81,15 +81,15 @@ def _make_all(tree: Mapping[Any, Any], names: Identities, default: str, newest: 
                 if name == target
                 else f"would make neither {name!r} nor {target!r}"
             )
-            raise _Failure(f"{reason}: cloud-init {whom}, the user that commands run as in the VM", keys)
+            raise _ModuleFails(f"{reason}: cloud-init {whom}, the user that commands run as in the VM", keys)
         if name == target:
             if "snapuser" in config or config.get("ssh_authorized_keys") != [_OURS]:
-                raise _Failure(
+                raise _ModuleFails(
                     f"gives {target!r}, the user that commands run as in the VM, other ssh keys than the job's", keys
                 )
             return
     message = f"leaves out {target!r}, the user that commands run as in the VM"
-    raise _Failure(message, _blame(tree, target, default))
+    raise _ModuleFails(message, _blame(tree, target, default))
 
 
 def _gather(tree: Mapping[Any, Any], names: Identities, default: str, newest: bool) -> dict[str, dict[str, Any]]:
@@ -112,11 +112,11 @@ def _gather(tree: Mapping[Any, Any], names: Identities, default: str, newest: bo
         config = users.pop("default")
         name = image.pop("name", default)
         if isinstance(name, list | dict | set):
-            raise _Failure("has a name that is not text, and cloud-init would make no user", ("user",))
+            raise _ModuleFails("has a name that is not text, and cloud-init would make no user", ("user",))
         own = users.pop(name, {})
         groups = [own.get("groups", []), image.pop("groups", [])]
         if not all(map(_are_groups, groups)):
-            raise _Failure(
+            raise _ModuleFails(
                 "groups must be a list of names: otherwise cloud-init would make no user",
                 _blame(tree, name, default),
             )
@@ -189,7 +189,7 @@ def _are_groups(value: Any) -> bool:
 
 
 def _check_groups(groups: Any) -> None:
-    """Raise _Failure for groups on which cloud-init fails (_normalize_groups, create_group) before it makes a user."""
+    """Raise _ModuleFails for groups that cloud-init cannot make (_normalize_groups, create_group)."""
     entries = groups if isinstance(groups, list) else [groups]
     for index, entry in enumerate(entries):
         right = isinstance(entry, str) or (
@@ -198,11 +198,12 @@ def _check_groups(groups: Any) -> None:
         )
         if not right:
             message = "is not a group that cloud-init can make, and it would make no user either"
-            raise _Failure(message, ("groups", index) if isinstance(groups, list) else ("groups",))
+            raise _ModuleFails(message, ("groups", index) if isinstance(groups, list) else ("groups",))
 
 
 def _are_members(value: Any) -> bool:
-    if isinstance(value, list):
+    """Tell whether cloud-init can go through the members of a group; of a mapping it takes the keys."""
+    if isinstance(value, list | dict):
         return all(isinstance(one, str) for one in value)
     return isinstance(value, str)
 

@@ -43,6 +43,7 @@ HOST_ONLY = frozenset(
         wire_steps.VAR_USER_DATA,
         wire_steps.VAR_USER_DATA_FORCE,
         wire_steps.VAR_RESTART,
+        wire_steps.VAR_CHECKPOINT,
         wire_steps.VAR_VM,
         TOKEN,
     ]

@@ -42,6 +42,13 @@ def plan_interfaces(node: NodeFacts, rank: int) -> tuple[Interface, ...]:
     )
 
 
+def plan_function_interfaces(node: NodeFacts, rank: int) -> tuple[Interface, ...]:
+    """Return the interfaces that a VM's functions of Ethernet devices are in its guest, behind those above: by DHCP."""
+    functions, first = node.functions.get(rank, ()), len(node.interfaces[rank])
+    found = [(one.mac, one.mtu) for one in functions if one.mac is not None and one.mtu is not None]
+    return tuple(Interface(f"eth{place}", mac, mtu) for place, (mac, mtu) in enumerate(found, first))
+
+
 def _plan(place: int, mac: str, network: NetworkFacts, rank: int) -> Interface:
     name = f"eth{place}"
     if not isinstance(network, RoutedFacts):

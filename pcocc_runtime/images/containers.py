@@ -12,7 +12,7 @@ from pcocc_runtime.images.oci import Blob, DiskFolder, Manifest
 from pcocc_runtime.progress import Progress
 from pcocc_runtime.system import held, user_files
 
-PREFIXES = ("oci", "oci-archive", "docker")
+PREFIXES = ("oci", "oci-archive", "docker", *oci_files.FETCHED)
 _DEEPEST = 4  # indexes in indexes
 _NO_DISK = "KubeVirt's user guide explains how to make one"
 
@@ -38,6 +38,10 @@ def _find_layout(source: str, work: Path, progress: Progress) -> tuple[Path, str
         progress(f"fetching {source}")(0, 0)
         oci_files.fetch_with_skopeo(source, work / "oci")
         return work / "oci", None
+    if scheme.lower() in oci_files.FETCHED:
+        progress(f"reading {source}")(0, 0)
+        oci_files.fetch_with_skopeo(f"{scheme.lower()}:{rest}", work / "oci")
+        return work / "oci", None
     path, tag = split_place(rest)
     if os.path.isdir(path):
         return user_files.absolute_path(str(path)), tag
@@ -59,8 +63,9 @@ def split_place(text: str) -> tuple[Path, str | None]:
 def _find_manifest(
     directory: Path, text: bytes, tag: str | None, where: str, seen: set[str], depth: int = 0
 ) -> Manifest | None:
-    """Return the first manifest that an index leads to; None when all that fits in it are indexes without one."""
+    """Return the first manifest that an index leads to, if any; one that is about another manifest comes last."""
     wrong: RequestError | None = None
+    other: Manifest | None = None
     for blob in oci.choose_manifests(text, tag, os.uname().machine, where):
         if blob.digest in seen:
             continue
@@ -70,7 +75,11 @@ def _find_manifest(
             f"blob {blob.digest} of {held.show(str(directory))}",
         )
         if not oci.is_index(document, place):
-            return oci.parse_manifest(document, place)
+            manifest = oci.parse_manifest(document, place)
+            if not manifest.is_about_other:
+                return manifest
+            other = other or manifest
+            continue
         try:
             found = (
                 _find_manifest(directory, document, None, place, seen, depth + 1)
@@ -81,9 +90,9 @@ def _find_manifest(
             wrong, found = wrong or error, None
         if found:
             return found
-    if wrong:
+    if wrong and not other:
         raise wrong
-    return None
+    return other
 
 
 def choose_file(files: list[Blob], source: str) -> Blob:

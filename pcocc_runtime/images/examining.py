@@ -41,6 +41,11 @@ def examine(
             f"{label} is {magics.ISO}, and is stored as a raw disk: VMs boot from it only if it can be written to"
             " a disk, too"
         )
+    if found == "raw" and form is None and (bare := magics.find_bare(head)):
+        note(
+            f"{label} is {bare} without partitions or a boot loader, and is stored as a raw disk: VMs boot from it only"
+            " with 'kernel', if at all"
+        )
     if found == "qcow2" and qcow2.was_left_open(head):
         path = _repair(path, found, label, work, progress, note)
     damage = _find_damage(path, found)

@@ -77,7 +77,7 @@ def _fetch(source: str, work: WorkDirectory, wish: ImportOptions, progress: Prog
         url = urls.parse_url(source)
         label = url.shown
         got = download.fetch(url, target, progress(f"fetching {label}"), wish.algorithm)[1]
-    elif scheme in containers.PREFIXES and colon:
+    elif scheme.lower() in containers.PREFIXES and colon:
         if wish.checksum:
             raise RequestError(
                 f"--checksum cannot be used for {source}, whose parts have checksums of their own",

@@ -57,6 +57,7 @@ _LUKS = Kind(
 )
 _RESTORE, _STATE = "restore it to a disk, and import that", "import the disk of that machine: a state has none"
 _BOOTED = Kind("a program that firmware starts", "it is not a disk: build one with a boot loader from it")
+_TORRENT = Kind("a torrent, not the file itself", "fetch what it names with a BitTorrent client")
 _SCRIPT, _PICTURE = _other("a script"), _other("a picture")
 _KERNEL = Kind("a Linux kernel", "use it as 'kernel: {{path: {}}}' in a template")
 _CPIO = Kind("a cpio archive, as an initrd is", "with a kernel it is 'kernel: {{path: ..., initrd: {}}}' in a template")
@@ -111,7 +112,7 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"sqsh", _tree("a squashfs file system")), (32, b"SIF_MAGIC", _CONTAINER),
     (1024, b"\xe2\xe1\xf5\xe0", _tree("an EROFS file system")),
     (0, b"\x45\x3d\xcd\x28", _tree("a cramfs file system")), (257, b"ustar", _TAR),
-    *((0, magic, _CPIO) for magic in (b"070701", b"070702", b"070707")),
+    *((0, magic, _CPIO) for magic in (b"070701", b"070702", b"070707", b"\xc7\x71", b"\x71\xc7")),
     (0, b"-rom1fs-", _tree("a romfs file system")), (0, b"UBI#\1", _tree("an image of flash memory (UBI)")),
     (0, b"partclone-image", Kind("a backup of partclone, as Clonezilla makes", _RESTORE)),
     (0, b"FsArCh_", Kind("a backup of fsarchiver", _RESTORE)),
@@ -125,8 +126,8 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (56, b"ARM\x64", _KERNEL),
     (0, b"SQLite format 3\0", _other("a database")),
     (0, b"\x89PNG\r\n\x1a\n", _PICTURE),
-    (0, b"\xff\xd8\xff", _PICTURE),
-    (0, b"d8:announce", Kind("a torrent, not the file itself", "fetch what it names with a BitTorrent client")),
+    (0, b"\xff\xd8\xff", _PICTURE), (0, b"GIF8", _PICTURE), (0, b"RIFF", _other("a sound, a film or a picture")),
+    (0, b"d8:announce", _TORRENT), (0, b"d13:announce-list", _TORRENT),
     (0, b"!<arch>\n", _other("an archive, as a Debian package is")),
     (0, b"\xed\xab\xee\xdb", _other("an RPM package")),
     (0, b"\x7fELF", _other("a program")),
@@ -188,6 +189,19 @@ def _is_old_tar(head: bytes) -> bool:
 def is_iso(head: bytes) -> bool:
     """Tell whether a file has the first volume descriptor of ISO 9660; some of these are disks, too."""
     return head[32769:32774] == b"CD001"
+
+
+_BARE = (  # where the magic is, and what has it: sources as above
+    (1080, b"\x53\xef", "an ext file system"), (0, b"XFSB", "an XFS file system"), (4086, b"SWAPSPACE2", "swap space"),
+    (512, b"LABELONE", "a physical volume of LVM"), (4096, b"\xfc\x4e\x2b\xa9", "a member of a RAID"),
+)  # fmt: skip
+
+
+def find_bare(head: bytes) -> str | None:
+    """Return what a file is that fills a disk without partitions and without a boot sector; None for another one."""
+    if head[510:512] == b"\x55\xaa":
+        return None
+    return next((what for at, magic, what in _BARE if head.startswith(magic, at)), None)
 
 
 def cure_for(kind: Kind, path: str | None) -> str:

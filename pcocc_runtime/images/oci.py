@@ -34,7 +34,7 @@ _IMAGE_CONFIGS = (
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 )
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_DIGEST, _OTHER_DIGEST = re.compile(r"sha256:([0-9a-f]{64})"), re.compile(r"([a-z0-9+._-]{1,32}):[\w=-]{32,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,14 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The layers of an image, the top one first; those of an artifact need not be file systems."""
+    """The layers of an image, the top one first; those of an artifact need not be file systems.
+
+    `is_about_other`: it says something about another manifest, its `subject`, as a signature does.
+    """
 
     layers: tuple[Blob, ...]
     is_artifact: bool
+    is_about_other: bool = False
 
 
 def choose_manifests(text: bytes, tag: str | None, machine: str, where: str) -> tuple[Blob, ...]:
@@ -127,9 +131,8 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     layers = tuple(_blob(one, where) for one in _list(tree, "layers" if "layers" in tree else "blobs", where))
     if not layers:
         raise RequestError(f"{where} has no layer")
-    return Manifest(
-        layers[::-1], _get(tree, "config").get("mediaType", _IMAGE_CONFIGS[0]) not in _IMAGE_CONFIGS
-    )
+    is_artifact = _get(tree, "config").get("mediaType", _IMAGE_CONFIGS[0]) not in _IMAGE_CONFIGS
+    return Manifest(layers[::-1], is_artifact, bool(_get(tree, "subject")))
 
 
 class DiskFolder:
@@ -172,10 +175,8 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def _fits(platform: Mapping[str, Any], machine: str) -> bool:
-    return platform.get("architecture") in (None, _MACHINES.get(machine, machine)) and platform.get("os") in (
-        None,
-        "linux",
-    )
+    architecture = str(platform.get("architecture") or machine).lower()  # some builders write x86_64
+    return architecture in (machine, _MACHINES.get(machine)) and platform.get("os") in (None, "linux")
 
 
 def _parse(text: bytes, where: str) -> Mapping[str, Any]:
@@ -205,6 +206,10 @@ def _blob(tree: Any, where: str) -> Blob:
         raise RequestError(f"{where} is damaged: a descriptor is not a mapping")
     digest, size, kind = tree.get("digest"), tree.get("size"), str(tree.get("mediaType") or "")
     match = _DIGEST.fullmatch(digest) if isinstance(digest, str) else None
+    other = _OTHER_DIGEST.fullmatch(digest) if isinstance(digest, str) and not match else None
+    if other and other[1] != "sha256":
+        hint = "push the image to a registry, which gives it sha256 digests, and import it from there"
+        raise RequestError(f"{where} has {other[1]} digests, and pcocc compares only sha256 ones", hint)
     if not match or not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise RequestError(f"{where} is damaged: a descriptor has no sha256 digest or no size")
     title = _get(tree, "annotations").get(_TITLE)

@@ -16,11 +16,12 @@ from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import formats, oci
+from pcocc_runtime.images import formats, magics, oci
 from pcocc_runtime.images.oci import Blob, DiskFolder
-from pcocc_runtime.progress import Advance
+from pcocc_runtime.progress import Advance, unwatched
 from pcocc_runtime.system import copy, held, programs, regular, user_files
 
+FETCHED = ("docker-archive", "docker-daemon")  # of skopeo's transports, beside docker://
 _MAX_HEADERS = 1 << 20  # bytes of tar headers between two members: tarfile holds them in memory
 # bytes of a disk, 16 TiB: a hole in a sparse member takes no room in the archive, but we read all of it
 _MAX_DISK = 1 << 44
@@ -50,7 +51,7 @@ def read_blob(directory: Path, blob: Blob) -> bytes:
 
 def is_file(directory: Path, blob: Blob, of_artifact: bool) -> bool:
     """Tell whether a layer is a disk, or in an artifact any file, rather than a tar archive of a file system."""
-    with _Checked(directory, blob, _unwatched) as stream:
+    with _Checked(directory, blob, unwatched) as stream:
         head = stream.read(512)
     if formats.begins_like_disk(head):
         return True
@@ -122,6 +123,9 @@ def _extract(stream: IO[bytes], target: Path, folder: DiskFolder) -> None:
         name = folder.take(member.name, member.isdir())
         if name is None:
             continue
+        if member.islnk():
+            hint = "let its maker copy the disk to /disk, or move it there"
+            raise RequestError(f"disk/{name} in the image is a hard link to {member.linkname[:200]!r}", hint)
         if not member.isreg():
             raise RequestError(f"disk/{name} in the image is not a regular file")
         if member.size > _MAX_DISK:
@@ -131,7 +135,7 @@ def _extract(stream: IO[bytes], target: Path, folder: DiskFolder) -> None:
         content = archive.extractfile(member)
         if folder.files[0] == name and content:
             target.unlink(missing_ok=True)  # an archive may have a file twice: the last one counts
-            copy.copy_stream(content.read, target, member.size, _unwatched)
+            copy.copy_stream(content.read, target, member.size, unwatched)
     folder.end_layer()
 
 
@@ -141,7 +145,11 @@ def unpack_archive(path: Path, directory: Path, watch: Advance) -> None:
     with user_files.explaining(str(path), "image"):
         raw = regular.open_regular(path)
     with raw:
-        is_packed = os.pread(raw.fileno(), 2, 0) == b"\x1f\x8b"
+        head = os.pread(raw.fileno(), 512, 0)
+        is_packed = head.startswith(b"\x1f\x8b")
+        kind = magics.find_kind(head)
+        if kind and kind.is_packed and not is_packed:
+            raise RequestError(f"{path} is {kind.what}, and not a tar archive", magics.cure_for(kind, str(path)))
         try:
             for archive, member in _members(
                 cast(IO[bytes], gzip.GzipFile(fileobj=raw) if is_packed else raw)
@@ -155,7 +163,7 @@ def unpack_archive(path: Path, directory: Path, watch: Advance) -> None:
                 if content:
                     (directory / name).parent.mkdir(parents=True, exist_ok=True)
                     (directory / name).unlink(missing_ok=True)
-                    copy.copy_stream(content.read, directory / name, member.size, _unwatched)
+                    copy.copy_stream(content.read, directory / name, member.size, unwatched)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, *_UNREADABLE) as error:
             raise RequestError(
                 f"{path} is not a tar archive of an OCI image layout: {error}", "see: tar -tf FILE"
@@ -193,10 +201,17 @@ def describe_archive(names: Sequence[str], path: str) -> tuple[str, str]:
             "a tar archive of an OCI image layout",
             f"import it as one: pcocc image import oci-archive:{place} NAME",
         )
+    inner = next((name.removesuffix("/oci-layout") for name in names if re.fullmatch("[^/]+/oci-layout", name)), "")
+    if inner:
+        place_of_layout = shlex.quote(f"oci:{inner}")
+        return (
+            "a tar archive of a directory around an OCI image layout",
+            f"unpack it, and import the directory: tar -xf {place} && pcocc image import {place_of_layout} NAME",
+        )
     if "manifest.json" in names:
         return (
             "a tar archive of 'docker save'",
-            f"make a layout of it: skopeo copy docker-archive:{place} oci:DIR:image, and import oci:DIR",
+            f"import it as one, which takes the program skopeo: pcocc image import docker-archive:{place} NAME",
         )
     unpack = f"unpack it and import the disk inside: tar -xf {place}"
     if any(name.lower().endswith(".ovf") for name in names):
@@ -206,19 +221,10 @@ def describe_archive(names: Sequence[str], path: str) -> tuple[str, str]:
     return "a tar archive, as an OVA is", unpack + (f" {shlex.quote(disks[0])}" if disks else "")
 
 
-def _unwatched(_done: int, _total: int) -> None:
-    pass
-
-
 def _packing_of(head: bytes) -> str:
-    return next(
-        (
-            name
-            for magic, name in ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
-            if head.startswith(magic)
-        ),
-        "",
-    )
+    """Return how a layer is compressed: '', gzip, zstd, or another word that no layer should be compressed with."""
+    kind = magics.find_kind(head)
+    return kind.what.removeprefix("compressed with ") if kind and kind.is_packed else ""
 
 
 def _damaged(directory: Path, blob: Blob) -> RequestError:
@@ -280,7 +286,7 @@ class _Checked:
 @contextmanager
 def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
     # the content counts: media types of some builders are wrong
-    packing = _packing_of(packed.peek(4)) or blob.packing
+    packing = _packing_of(packed.peek(512)) or blob.packing
     if packing == "gzip":
         with gzip.GzipFile(fileobj=cast(Any, packed), mode="rb") as stream:
             yield stream
@@ -291,6 +297,10 @@ def _unpacked(packed: _Checked, blob: Blob, directory: Path) -> Iterator[Any]:
         hint = "install zstd, or push the image with gzip layers"
         with programs.open_filter(["zstd", "-dcq"], packed.rewound(), hint) as stream:
             yield stream
+    elif packing:
+        hint = "let its maker push it again with gzip or zstd layers"
+        text = f"layer {blob.digest} is compressed with {packing}, which no layer of an image may be"
+        raise RequestError(text, hint)
     else:
         yield packed
 

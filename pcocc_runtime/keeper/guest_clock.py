@@ -1,7 +1,7 @@
-"""Sets the clock of a guest that has stood still, which is behind by as long: its agent is told the time.
+"""Sets the clock of a guest that has stood still, and whose clock is late by that time: its agent is told the time.
 
-A guest without an agent is not asked: what is said to its port would wait there for one that starts hours later.
-Nothing depends on it, so it is asked once, and hung up on when it does not answer.
+If no agent runs in the guest, nothing is sent: an agent that starts hours later would still find the message. Nothing
+depends on the agent's answer, so it is asked once, and the connection is closed if it does not answer.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class GuestClock:
         self.call = AgentCall(agent, selector, lambda: render_command("guest-set-time", {"time": time.time_ns()}))
 
     def set(self) -> None:
-        """Have it set, if the guest runs an agent."""
+        """Have the clock set, if the guest runs an agent."""
         self.send("query-chardev", None, "clock-look")
 
     def take(self, message: Message) -> None:
-        """Take a message of QEMU's; what is about something else changes nothing."""
+        """Take a message of QEMU's; one that is about something else changes nothing."""
         if message.get("id") == "clock-look" and any(
             one.get("label") == "agent" and one.get("frontend-open") for one in message.get("return", ())
         ):

@@ -19,6 +19,7 @@ from pcocc_runtime.documents.vm import decode_vm
 from pcocc_runtime.documents.vm_events import (
     DiskError,
     Ended,
+    Leaving,
     Ready,
     Silent,
     Started,
@@ -27,6 +28,7 @@ from pcocc_runtime.documents.vm_events import (
     encode_event,
 )
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
+from pcocc_runtime.keeper.agent_port import AgentPort
 from pcocc_runtime.keeper.bounded_logs import BoundedLog, LogWatch
 from pcocc_runtime.keeper.cpus import bind
 from pcocc_runtime.keeper.going_on import GoingOn
@@ -36,6 +38,7 @@ from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
 from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SSH_LOG, SharedSsh, SshProbe
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
+from pcocc_runtime.system.used import has_commands
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -96,6 +99,7 @@ class Keeper:
         self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in others)])
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
+        self.agent = AgentPort(facts.agent, facts.agent_port, self.selector)
         self.clock = GuestClock(facts.agent, self.selector, self._send)
         self.pause = PauseGuard(facts.directory, self.selector, self._send, self.clock.set)
         self.going_on: GoingOn | None = None  # None: it boots
@@ -119,6 +123,7 @@ class Keeper:
                 key.data()
             if self.looking != "booting":
                 if self.link:
+                    self.link.stand_still(self.pause.is_held() or self.power_off.step == "waiting")
                     self.link.turn()
             elif self.life == "runs":
                 self._look()
@@ -127,6 +132,7 @@ class Keeper:
             self.guard.tick()
             self.pause.tick()
             self.clock.tick()
+            self.agent.tick()
             self.logs.tick()
         if self.link:
             self.link.close()
@@ -142,7 +148,7 @@ class Keeper:
         waits: list[float | None] = [self.logs.patience()]
         if self.pause.is_waiting():
             waits.append(PAUSE_AGAIN)
-        if self.power_off.is_watching() or self.guard.is_waiting() or self.clock.is_waiting():
+        if self.power_off.is_watching() or any(one.is_waiting() for one in (self.guard, self.clock, self.agent)):
             waits.append(SIGNAL_INTERVAL)
         if self.looking != "booting":
             waits.append(self.link.patience() if self.link else None)
@@ -167,13 +173,29 @@ class Keeper:
         self.selector.register(reader, selectors.EVENT_READ, stop)
 
     def _stop(self) -> None:
-        """End the VM; a guest that writes to lasting drives is asked to power off, and given its time."""
+        """End the VM; a guest that writes to lasting drives is asked to power off, and given its time.
+
+        Others end after the commands that run in them, which Slurm gives a while, too, as all programs (KillWait).
+        """
         self.asked = True
-        self.power_off.ask(self.paused)
+        if self.facts.stored and self.looking == "answering" and self.power_off.step == "on":
+            self.power_off.wait()
+            emit(Leaving(self.name, self.facts.node))
+        elif self.power_off.step == "on" and not self.facts.grace and self._is_busy():
+            self.power_off.step = "leaving"
+        elif self.power_off.step == "on":
+            self.power_off.ask(self.paused)
+
+    def _is_busy(self) -> bool:
+        return not self.paused and has_commands(self.facts.directory)
 
     def _watch_for_end(self) -> None:
         if self.power_off.is_wanted():
             self._stop()
+        elif self.power_off.step == "waiting" and self.pause.is_held():
+            self.power_off.wait()
+        elif self.power_off.has_waited() or (self.power_off.step == "leaving" and not self._is_busy()):
+            self.power_off.ask(self.paused)
         elif self.power_off.is_late() and self.life == "runs":
             emit(StillOn(self.name, self.facts.node))
             self.power_off.force()
@@ -230,6 +252,7 @@ class Keeper:
                 self.facts.accel, self.facts.accel_why, self.facts.kvm_expected, self.name, self.facts.node
             )
         )
+        self.agent.connect()
         if self.going_on:
             self.going_on.begin()
         elif not self.facts.address and self.looking == "booting":

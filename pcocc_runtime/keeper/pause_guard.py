@@ -1,20 +1,21 @@
-"""The keeper's part in a checkpoint: a VM stands still as long as somebody is connected to a socket, and not longer.
+"""The keeper's part in a checkpoint: a VM stands still while somebody is connected to a socket, and no longer.
 
-Whoever stores a VM (steps/checkpoint.py) connects to the socket `pause` in its directory. The keeper stops the
-guest's CPUs and says `paused`, or why it cannot. However that process ends, the kernel closes the connection,
-and the VM goes on; a stored VM that is to end is told to by its monitor before. Resident: imports little.
+Whoever stores a VM (steps/checkpoint.py) connects to the socket `pause` in the VM's directory. The keeper stops the
+guest's CPUs and says `paused`, or why it cannot. However the other process ends, the kernel closes the connection, and
+then the VM goes on. A stored VM that shall end is told so by its monitor before. A VM whose job is ending stands still
+until then: whoever has stored it says STAYS, and then the VM ends when the connection does, unless GOES_ON was said
+before. Resident: imports little.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import socket
 import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
-from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, STAYS, Pause, encode_pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,25 +24,26 @@ if TYPE_CHECKING:
     from pcocc_runtime.keeper.transaction import Send
     from pcocc_runtime.qemu.qmp import Message
 
-PAUSE_AGAIN = 0.2  # seconds until a QEMU that was still storing is told again to go on
+PAUSE_AGAIN = 0.2  # seconds after which a QEMU that was still storing is told again to go on
 
 
 class PauseGuard:
-    """Lets one connection at a time have the VM stand still.
+    """Makes the VM stand still for one connection at a time.
 
     idle      nobody is connected
     looking   QEMU was asked whether its guest runs
-    pausing   it was told to stop it
-    paused    it has, and the connection knows
-    resuming  the connection has ended; QEMU is told to go on until it does
+    pausing   QEMU was told to stop the guest
+    paused    the guest is stopped, and the other side has been told
+    resuming  the connection has ended; QEMU is told to go on, again and again until it does
     """
 
     def __init__(
         self, directory: str, selector: selectors.BaseSelector, send: Send, then: Callable[[], None]
     ) -> None:
-        self.selector, self.send, self.then = selector, send, then  # `then`: when it goes on
+        self.selector, self.send, self.then = selector, send, then  # `then` is called when the VM goes on
         self.step: Literal["idle", "looking", "pausing", "paused", "resuming"] = "idle"
         self.again = 0.0
+        self.stays = False
         self.holder: socket.socket | None = None
         self.listener = socket.socket(socket.AF_UNIX)
         try:
@@ -56,8 +58,12 @@ class PauseGuard:
         """Tell whether `tick` has something to do at a certain time."""
         return self.step == "resuming"
 
+    def is_held(self) -> bool:
+        """Tell whether somebody has the VM stand still, or it is about to go on."""
+        return self.step != "idle"
+
     def tick(self) -> None:
-        """Have the VM go on, when it is time to tell it again."""
+        """Tell QEMU to let the VM go on, when it is time to tell it again."""
         if self.step == "resuming" and time.monotonic() > self.again:
             self.again = time.monotonic() + PAUSE_AGAIN
             self.send("migrate_cancel", None, "pause-cancel")
@@ -65,13 +71,13 @@ class PauseGuard:
             self.send("query-status", None, "pause-status")
 
     def take(self, message: Message) -> None:
-        """Take a message of QEMU's; what is about something else changes nothing."""
+        """Take a message of QEMU's; one that is about something else changes nothing."""
         identity, answer = message.get("id"), message.get("return")
         if identity == "pause-look" and self.step == "looking":
             self._look(answer if isinstance(answer, dict) else {})
         elif identity == "pause-stop" and self.step == "pausing":
             self.step = "paused"
-            self._tell({"paused": True})
+            self._tell(Pause(None))
         elif identity == "pause-status" and self.step == "resuming" and _runs(answer):
             self.step = "idle"
             self.then()
@@ -81,7 +87,7 @@ class PauseGuard:
             self.step = "pausing"
             self.send("stop", None, "pause-stop")
             return
-        self._tell({"error": str(status.get("status", "unknown"))})
+        self._tell(Pause(str(status.get("status", "unknown"))))
         self._let_go("idle")
 
     def _accept(self) -> None:
@@ -92,7 +98,7 @@ class PauseGuard:
         if self.step != "idle":
             holder.close()  # another checkpoint is being made
             return
-        self.holder, self.step = holder, "looking"
+        self.holder, self.step, self.stays = holder, "looking", False
         holder.setblocking(False)
         self.selector.register(holder, selectors.EVENT_READ, self._hear)
         self.send("query-status", None, "pause-look")
@@ -101,13 +107,16 @@ class PauseGuard:
         if self.holder is None:
             return
         try:
-            if self.holder.recv(4096):
-                return  # it has nothing to say
+            if said := self.holder.recv(4096):
+                self.stays = STAYS in said and GOES_ON not in said
+                return
         except BlockingIOError:
             return
         except OSError:
             pass
-        self._let_go("idle" if self.step == "looking" else "resuming")
+        if self.stays:
+            self.send("quit", None, None)
+        self._let_go("idle" if self.step == "looking" or self.stays else "resuming")
         self.tick()
 
     def _let_go(self, step: Literal["idle", "resuming"]) -> None:
@@ -117,12 +126,12 @@ class PauseGuard:
             self.holder.close()
             self.holder = None
 
-    def _tell(self, words: Message) -> None:
+    def _tell(self, pause: Pause) -> None:
         try:
             assert self.holder is not None
-            self.holder.send(json.dumps(words).encode() + b"\n")
+            self.holder.send(encode_pause(pause))
         except OSError:
-            pass  # it is gone, and its end will be read
+            pass  # the other side is gone, and the end of the connection will be read
 
 
 def _runs(status: object) -> bool:

@@ -1,4 +1,4 @@
-"""How a VM ends: at once, or by its guest, which gets some time to power off."""
+"""How a VM ends: at once, or by its guest, which gets some time to power off; one that is to be stored waits before."""
 
 from __future__ import annotations
 
@@ -16,37 +16,50 @@ if TYPE_CHECKING:
     from pcocc_runtime.documents.vm import VmFacts
 
 
+STORE_SECONDS = 10.0  # in which whoever stores VMs at their job's end has to begin with it (vm/auto_checkpoint.py)
+
+
 class PowerOff:
     """Asks a guest to power off, once, if it writes to lasting drives (its VM has a `grace`); else tells QEMU to quit.
 
-    on      nobody has asked
-    asked   the guest is powering off, until `last_call`
-    forced  its time is over
+    on       nobody has asked
+    leaving  commands run in the VM, which Slurm has told to end, too: it ends after them
+    waiting  the VM may be stored first; somebody has to begin with that until `last_call`
+    asked    the guest is powering off, until `last_call`
+    forced   its time is over
     """
 
     def __init__(self, facts: VmFacts, send: Callable[[str], None]) -> None:
         self.facts, self.send = facts, send
-        self.step: Literal["on", "asked", "forced"] = "on"
+        self.step: Literal["on", "leaving", "waiting", "asked", "forced"] = "on"
         self.last_call = 0.0
         self.agent: socket.socket | None = None  # open as long as the guest has to read from it
 
     def is_watching(self) -> bool:
         """Tell whether `is_wanted` and `is_late` must be asked now and then."""
-        return self.facts.grace > 0 and self.step != "forced"
+        return self.step != "forced"
 
     def is_wanted(self) -> bool:
-        """Tell whether Slurm ends the VM: its SIGTERM is pending in QEMU, blocked as the guest must power off first."""
+        """Tell whether Slurm ends the VM: its SIGTERM is pending in QEMU, where it is blocked."""
         return self.step == "on" and is_pending(self.facts.pid, signal.SIGTERM)
 
     def is_late(self) -> bool:
         """Tell whether the guest has used up its time."""
         return self.step == "asked" and time.monotonic() > self.last_call
 
+    def wait(self) -> None:
+        """Give somebody the time to begin with storing the VM."""
+        self.step, self.last_call = "waiting", time.monotonic() + STORE_SECONDS
+
+    def has_waited(self) -> bool:
+        """Tell whether nobody has begun to store a VM that has waited for it."""
+        return self.step == "waiting" and time.monotonic() > self.last_call
+
     def ask(self, paused: bool) -> None:
         """End the VM; a guest that is `paused` cannot power off."""
-        if not self.is_watching() or paused:
+        if not self.facts.grace or self.step == "forced" or paused:
             self.send("quit")
-        elif self.step == "on":
+        elif self.step != "asked":
             self.step = "asked"
             self.last_call = time.monotonic() + self.facts.grace
             self.send("system_powerdown")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import signal
 import socket
 import time
 
@@ -96,6 +97,7 @@ class SharedSsh:
         # probing: we look for sshd; opening: ssh logs in
         self.state: Literal["down", "probing", "opening", "up"] = "down"
         self.master = self.sweeper = 0
+        self.still = False
         self.retry = self.sweep_at = self.give_up = 0.0
         self.mounts, self.tell_unmounted = facts.mounts, tell_unmounted
         self.looking_until: float | None = None  # end of the look at the guest's mounts, None outside of it
@@ -151,7 +153,14 @@ class SharedSsh:
     def close(self) -> None:
         """End the shared connection: the VM has ended."""
         if self.master:
-            os.kill(self.master, 15)
+            os.kill(self.master, signal.SIGTERM)
+            os.kill(self.master, signal.SIGCONT)
+
+    def stand_still(self, still: bool) -> None:
+        """Have the shared connection stand still with its guest: ssh gives up one that is silent for 15 seconds."""
+        if still != self.still and self.master:
+            self.still = still
+            os.kill(self.master, signal.SIGSTOP if still else signal.SIGCONT)
 
     def _is_wanted(self) -> bool:
         return len(self.told) < len(self.tasks) or (bool(self.left) and time.monotonic() < self.give_up)
@@ -234,7 +243,7 @@ class SharedSsh:
 
     def _down(self, _status: int) -> None:
         """Note that the shared connection has ended: it is opened again for a task that waits, or for the next one."""
-        self.master = 0
+        self.master, self.still = 0, False
         self.state = "down"
         self.retry = time.monotonic() + _RETRY
         self.probe.reset()

@@ -14,7 +14,7 @@ from pcocc_runtime.settings.devices import gres
 from pcocc_runtime.settings.tree import Node
 
 DEFAULT_KEY = 0x7FFF  # of the partition that every port of a fabric is in
-MAX_GUIDS = 1 << 23  # of one pool: they make 400 MiB of the subnet manager's file
+MAX_GUIDS = 1 << 23  # of one pool: with these, the subnet manager's file has 400 MiB
 _FULL = 0x8000  # the bit that marks full members in a port's table
 
 

@@ -22,7 +22,7 @@ class ReverseNat:
 
 @dataclass(frozen=True, slots=True)
 class EthernetNetwork:
-    """A private Ethernet network; `mtu` is that of the VMs' interfaces: the configured one less the tunnel's overhead.
+    """A private Ethernet network. `mtu` is that of the VMs' interfaces: the configured one minus the tunnel's overhead.
 
     `allow_outbound` is True for everywhere, False for nowhere, or the networks outside that VMs may reach.
     """
@@ -33,7 +33,6 @@ class EthernetNetwork:
     int_network: IPv4Network = DEFAULT_NETWORK
     mtu: int = 1500 - TUNNEL_OVERHEAD
     mac_prefix: str = "52:54:00"
-    host_if_suffix: str = ""
     domain_name: str = DEFAULT_DOMAIN
     dns_server: IPv4Address | None = None
     dns_search: tuple[str, ...] = ()
@@ -45,7 +44,7 @@ class EthernetNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Vlan:
-    """A VLAN of a bridge's port: untagged frames of VMs enter the `native` one, the others say how frames leave it."""
+    """A VLAN of a bridge's port. Untagged frames of VMs enter the `native` one; other types say how frames leave it."""
 
     vid: int
     type: str
@@ -53,9 +52,9 @@ class Vlan:
 
 @dataclass(frozen=True, slots=True)
 class BridgedNetwork:
-    """A bridge of the nodes that VMs are attached to; without VLANs the port has the bridge's own default.
+    """A bridge of the nodes to which VMs are attached. Without `vlans` a port has the bridge's own default.
 
-    `addresses` are those that VMs may have there, any when it is empty.
+    `addresses` are those that VMs may have there; when it is empty, they may have any.
     """
 
     type: ClassVar[str] = "bridged-ethernet"
@@ -69,11 +68,12 @@ class BridgedNetwork:
 
 @dataclass(frozen=True, slots=True)
 class InfinibandNetwork:
-    """A partition of the fabric for each cluster, of up to `max_vms` VMs; keys are without the full-member bit.
+    """Gives each cluster a partition of the fabric, for up to `max_vms` VMs; keys are without the full-member bit.
 
-    Slurm has a licence for each key: for 0x2001 it is called `license` and 2001. `guid_prefix` is the upper 16
-    bits of the VMs' GUIDs. `partitions_file` is the subnet manager's file, and tells one fabric from another.
-    `gres` is Slurm's name for the functions of `host_device`, with or without a type.
+    Slurm has a licence for each key: its name is `license` followed by the key, such as pkey2001 for 0x2001.
+    `guid_prefix` is the upper 16 bits of the VMs' GUIDs. `partitions_file` is the subnet manager's file: networks with
+    the same file are on the same fabric. `gres` is Slurm's name for the functions of `host_device`, with or without a
+    type.
     """
 
     type: ClassVar[str] = "infiniband"
@@ -95,7 +95,7 @@ class InfinibandNetwork:
 
 @dataclass(frozen=True, slots=True)
 class HostInfiniband:
-    """Virtual functions of the node's InfiniBand device, in the partitions that the node is in; `gres` as above."""
+    """Virtual functions of the node's InfiniBand device, in the node's own partitions; `gres` is as above."""
 
     type: ClassVar[str] = "host-infiniband"
     name: str
@@ -104,10 +104,26 @@ class HostInfiniband:
 
 
 @dataclass(frozen=True, slots=True)
-class DevicePool:
-    """PCI devices of nodes that Slurm gives out as a GRES: those of these addresses, and those of these kinds.
+class SriovEthernet:
+    """Virtual functions of the node's Ethernet interface `host_device`, in a VLAN of the site's, 0 for none.
 
-    A kind is vendor and device, as in `10de:20b2`. `host_driver` is what the node itself drives them by.
+    A VM may send `rate` Mbit/s, 0 for as much as it can; `mtu` is that of its interface; `gres` as above.
+    """
+
+    type: ClassVar[str] = "sriov-ethernet"
+    name: str
+    host_device: str
+    gres: str = "nic"
+    vlan: int = 0
+    rate: int = 0
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePool:
+    """PCI devices of nodes that Slurm gives out as a GRES: those with one of these `addresses` or `ids`.
+
+    An id is vendor and device, as in `10de:20b2`. `host_driver` is the driver that the node itself uses for them.
     """
 
     gres: str
@@ -118,7 +134,7 @@ class DevicePool:
 
 @dataclass(frozen=True, slots=True)
 class GenericPci:
-    """PCI devices of the node, of which a VM has one; `gres` is what Slurm calls them, perhaps with a type."""
+    """PCI devices of the node, of which each VM gets one; `gres` is Slurm's name for them, with or without a type."""
 
     type: ClassVar[str] = "genericpci"
     name: str
@@ -128,10 +144,11 @@ class GenericPci:
 
     @property
     def pool(self) -> DevicePool:
-        """Return these devices as what pcocc.yaml says of others."""
+        """Return these devices in the form that the devices of pcocc.yaml have."""
         return DevicePool(self.gres, self.host_device_addrs, (), self.host_driver)
 
 
-BuildableNetwork = EthernetNetwork | BridgedNetwork  # of frames, in the job's namespace
-FunctionNetwork = InfinibandNetwork | HostInfiniband | GenericPci  # of which a VM has a PCI function
+BuildableNetwork = EthernetNetwork | BridgedNetwork  # built of interfaces in the job's namespace
+VirtualNetwork = InfinibandNetwork | HostInfiniband | SriovEthernet  # each VM on it gets a virtual function
+FunctionNetwork = VirtualNetwork | GenericPci  # each VM on it gets a PCI function
 Network = BuildableNetwork | FunctionNetwork

@@ -76,27 +76,13 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
     segment = [name for plan in flat for name in (plan.wire, *(tap.name for tap in plan.taps))]
     bridged = [plan for plan in flat if isinstance(plan, Bridged)]
     site = [tap for plan in bridged for tap in plan.taps]
-    known: list[Tap | RoutedTap] = [*taps, *site]
-    both = [(tap, address) for tap in known for address in _addresses6(tap)]
     ports = [f'"{tap.name}" : goto from_vm' for tap in taps] + [
         f'"{name}" : accept' for name in segment if name not in {tap.name for tap in site}
     ]
     ports += [f'"{tap.name}" : goto to_site{plan.index}' for plan in bridged for tap in plan.taps]
-    four, six = "ifname . ether_addr . ipv4_addr", "ifname . ether_addr . ipv6_addr"
     parts = [
         render_set("map", "ports", "type ifname : verdict", ports),
-        render_set("set", "macs", "type ifname . ether_addr", [f'"{tap.name}" . {tap.mac}' for tap in known]),
-        render_set(
-            "set", "sources", f"type {four}", [f'"{tap.name}" . {tap.mac} . {tap.address}' for tap in taps]
-        ),
-        render_set(
-            "set", "sources6", f"type {six}",
-            [f'"{tap.name}" . {tap.mac} . {address}' for tap, address in both],
-        ),
-        render_set(
-            "set", "targets6", "typeof iifname . @th,64,128",
-            [f'"{tap.name}" . {int(one):#x}' for tap, one in both],
-        ),
+        *_render_addresses(taps, site),
         render_set("set", "flat", "type ifname", [f'"{name}"' for name in segment]), _CHAINS,
         *(
             f" chain to_site{plan.index} {{\n{''.join(f'  {rule}{chr(10)}' for rule in _to_site(plan))} }}\n"
@@ -115,6 +101,21 @@ def _render_bridge(plans: tuple[NetworkPlan, ...]) -> str:
         for hook, rules in hooks.items()
     ]
     return "".join(parts)
+
+
+def _render_addresses(routed: list[RoutedTap], site: list[Tap]) -> list[str]:
+    """Return the sets of the MACs and addresses that frames from these taps may have."""
+    known: list[Tap | RoutedTap] = [*routed, *site]
+    both = [(tap, address) for tap in known for address in _addresses6(tap)]
+    four, six = "ifname . ether_addr . ipv4_addr", "ifname . ether_addr . ipv6_addr"
+    return [
+        render_set("set", "macs", "type ifname . ether_addr", [f'"{tap.name}" . {tap.mac}' for tap in known]),
+        render_set("set", "sources", f"type {four}", [f'"{tap.name}" . {tap.mac} . {tap.address}' for tap in routed]),
+        render_set("set", "sources6", f"type {six}", [f'"{tap.name}" . {tap.mac} . {one}' for tap, one in both]),
+        render_set(
+            "set", "targets6", "typeof iifname . @th,64,128", [f'"{tap.name}" . {int(one):#x}' for tap, one in both],
+        ),
+    ]
 
 
 def _to_site(plan: Bridged) -> list[str]:

@@ -36,12 +36,21 @@ def translate_settings(kind: str, node: Node) -> Node:
         return node
     found: dict[str, Node] = {}
     for key, child in node.value.items():
-        name = _TABLES[kind].get(key, key)
-        if name is not None and child.value != "":  # empty text stood for none
-            found.update(_translate(name, child))
+        found.update(translate_setting(kind, key, child))
     if kind == "pv":
         found["network-layer"] = Node("L2", node.file, node.line, node.path, "L2")
     return Node(found, node.file, node.line, node.path)
+
+
+def keys_of(kind: str) -> tuple[str, ...]:
+    """Return the settings that a network of an old type can have."""
+    return tuple(_TABLES[kind])
+
+
+def translate_setting(kind: str, key: str, node: Node) -> dict[str, Node]:
+    """Return a setting of an old type as one or more settings of type ethernet, or none."""
+    name = _TABLES[kind].get(key, key)
+    return {} if name is None or node.value == "" else _translate(name, node)  # empty text stood for none
 
 
 def _translate(name: str, node: Node) -> dict[str, Node]:

@@ -1,8 +1,8 @@
-"""What an InfiniBand fabric's subnet manager is told once: a partition for every key of a pool, and its members.
+"""What an InfiniBand fabric's subnet manager must be told once: a partition for every key of a pool, and its members.
 
-opensm reads a file (doc/partition-config.txt of its sources). For a single line that it cannot read, it drops
-all partitions and makes every port of the fabric a full member of the default one. So the installed file is
-checked: pcocc's lines are compared with those printed here, and the site's lines are read as opensm would.
+opensm reads a file (doc/partition-config.txt of its sources). If it cannot read a single line, it drops all partitions
+and makes every port of the fabric a full member of the default one. So the installed file is checked: pcocc's lines are
+compared with those printed here, and the site's lines are read as opensm reads them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _BEGIN, _END = "# pcocc's partitions begin", "# pcocc's partitions end"
 
 
 def render_opensm(networks: Sequence[InfinibandNetwork]) -> Iterator[str]:
-    """Yield the lines for opensm's file of partitions, to be put after the site's own lines.
+    """Yield the lines for opensm's file of partitions, which belong after the site's own lines.
 
-    A key's VMs are full members of its partition, which comes first in their tables, and limited members of the
-    default partition, whatever the lines before say.
+    A key's VMs are full members of its partition, which is the first in their tables, and limited members of the
+    default partition, whatever earlier lines say.
     """
     yield _BEGIN
     for network in networks:
@@ -86,15 +86,15 @@ _STATEMENT = re.compile(
     rf"\s*(?P<name>[\w.-]*)\s*(?:=\s*(?P<key>0x[0-9a-fA-F]{{1,4}}))?\s*(?:,\s*{_FLAG}\s*)*"
     rf":\s*{_MEMBER}(?:\s*,\s*{_MEMBER})*\s*"
 )
-_OPENS = "opensm would drop every partition for it, and let all ports of the fabric reach each other"
+_OPENS = "because of this line opensm would drop every partition, and all ports of the fabric could reach each other"
 
 
 def find_faults(
     lines: Iterable[str], networks: Sequence[InfinibandNetwork], file: str
 ) -> Iterator[ConfigError]:
-    """Yield what is wrong in an installed file of partitions: pcocc's first changed line, and lines of the site's.
+    """Yield what is wrong in an installed file of partitions: the first changed line of pcocc's, and the site's lines.
 
-    When nothing is found, the file has all lines that `render_opensm` yields, once.
+    If nothing is found, the file has all lines that `render_opensm` yields, once.
     """
     ours: Iterator[str] | None = None
     done, before, first = False, "", 1
@@ -111,7 +111,7 @@ def find_faults(
             if done:
                 yield ConfigError(
                     "pcocc's partitions begin a second time", file, number,
-                    hint="keep them once, behind the site's own lines",
+                    hint="keep them once, after the site's own lines",
                 )
                 return
             yield from _find_open(before, file, first)
@@ -133,7 +133,7 @@ def _changed(file: str, number: int, text: str) -> ConfigError:
     shown = text if len(text) <= 60 else f"{text[:60]}..."
     return ConfigError(
         f"{shown!r} is not the line that 'pcocc config partitions' prints here", file, number,
-        hint="was a pool changed, or a line lost? install again all that it prints, as one file, by a rename",
+        hint="was a pool changed, or a line lost? install all that it prints again, by renaming a complete file",
     )  # fmt: skip
 
 
@@ -145,14 +145,14 @@ def _find_open(text: str, file: str, number: int) -> Iterator[ConfigError]:
 def _find_wrong(
     text: str, networks: Sequence[InfinibandNetwork], behind: bool, file: str, number: int
 ) -> Iterator[ConfigError]:
-    """Yield what is wrong with a line of the site's."""
+    """Yield what is wrong with one of the site's lines."""
     found = _STATEMENT.fullmatch(text)
     shown = f"{text.strip()[:60]!r}"
     if not found:
         yield ConfigError(f"{shown} is not a partition as opensm reads it", file, number, hint=_OPENS)
     elif found["key"] is None and found["name"] != "Default":
         yield ConfigError(
-            f"{shown} has no key, and the one that opensm would choose may be pcocc's", file, number,
+            f"{shown} has no key, and opensm might choose one of pcocc's", file, number,
             hint="give it a key",
         )
     else:
@@ -165,7 +165,7 @@ def _find_wrong(
             )
         elif key == DEFAULT_KEY and behind:
             hint = (
-                "move it before pcocc's lines, or VMs may be full members and reach each other by the"
-                " default key"
+                "move it before pcocc's lines: otherwise VMs may become full members of the default partition,"
+                " in which all of them reach each other"
             )
-            yield ConfigError(f"{shown} stands behind pcocc's lines", file, number, hint=hint)
+            yield ConfigError(f"{shown} comes after pcocc's lines", file, number, hint=hint)

@@ -1,6 +1,6 @@
-"""The partitions of InfiniBand that a job's VMs are in, and how functions of a node join them.
+"""The InfiniBand partitions of a job's VMs, and how functions of a node join them.
 
-A function is in a partition when it has one of the GUIDs that the subnet manager knows for it, and only the host
+A function is in a partition when it has one of the GUIDs that the subnet manager knows as its members. Only the host
 can set a function's GUID.
 """
 
@@ -13,47 +13,40 @@ from typing import NamedTuple
 from pcocc_runtime.addressing import host_guid, partition_guid
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.functions import Function, Given
+from pcocc_runtime.networks.functions import Function, Given, PhysicalFunction
 from pcocc_runtime.networks.infiniband import parse_keys
 from pcocc_runtime.networks.kinds import HostInfiniband, InfinibandNetwork
 
-_NO_GUID = (1 << 64) - 1  # of a function that has none
-
-
-class Hca(NamedTuple):
-    """An InfiniBand device: its interface for IP, by which Linux sets GUIDs; its functions in their order; its GUID."""
-
-    interface: str
-    functions: tuple[Function, ...]
-    guid: int = 0
+_NO_GUID = (1 << 64) - 1  # what a function without a GUID has
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A network's partition on this node: its key, its device, and the device's functions by the rank of their VM."""
+    """A network's partition on this node: its key, the device, and the device's functions by the ranks of their VMs."""
 
     spec: InfinibandNetwork
     key: int
-    device: Hca
+    device: PhysicalFunction
     functions: Mapping[int, Function]
 
 
 def plan_partitions(
-    step: BootStep, used: Iterable[InfinibandNetwork], devices: Mapping[str, Hca], given: Iterable[Given]
+    step: BootStep, used: Iterable[InfinibandNetwork], devices: Mapping[str, PhysicalFunction], given: Iterable[Given]
 ) -> tuple[Partition, ...]:
-    """Return the partitions of a step, whose licences slurmctld has told, with the functions that VMs here have.
+    """Return the partitions of a step, and in each the functions of this node's VMs.
 
-    NodeError when these do not suffice.
+    slurmctld has told the step's licences. NodeError when it has no licence for a network, several, or too many VMs.
     """
-    assert step.place is not None
+    assert step.charge is not None
     given, found = tuple(given), []
     for spec in used:
         if step.vm_count > spec.max_vms:
             raise NodeError(
-                f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}"
+                f"the job has {step.vm_count} VMs, but a cluster on network {spec.name!r} can have only {spec.max_vms}",
+                "ask for fewer VMs, or ask the admins to raise max-vms of that network",
             )
         functions = {one.rank: one.function for one in given if one.source == spec.name}
-        found.append(Partition(spec, _find_key(spec, step.place.licences), devices[spec.host_device], functions))
+        found.append(Partition(spec, _find_key(spec, step.charge.licences), devices[spec.host_device], functions))
     return tuple(found)
 
 
@@ -77,7 +70,7 @@ class Port(NamedTuple):
 
 
 def plan_ports(partitions: Iterable[Partition]) -> dict[tuple[str, int], Port]:
-    """Return the functions that join partitions, by network and rank of their VM."""
+    """Return the functions that join partitions, by their network and their VM's rank."""
     return {
         (one.spec.name, rank): Port(
             one.device.interface, function.number,
@@ -93,9 +86,9 @@ def _guid(one: Partition, rank: int, port: int) -> int:
 
 
 def plan_host_ports(
-    used: Iterable[HostInfiniband], devices: Mapping[str, Hca], given: Iterable[Given]
+    used: Iterable[HostInfiniband], devices: Mapping[str, PhysicalFunction], given: Iterable[Given]
 ) -> dict[tuple[str, int], Port]:
-    """Return the functions that are on the fabric as their nodes are, by network and rank of their VM."""
+    """Return the functions that join their node's own partitions, by their network and their VM's rank."""
     specs = {one.name: one for one in used}
     return {
         (one.source, one.rank): Port(
@@ -109,14 +102,14 @@ def plan_host_ports(
 
 
 def render_joining(ports: Iterable[Port]) -> str:
-    """Return the lines for ip(8) that put functions on the fabric: down, with their GUIDs, and up again."""
+    """Return the lines for ip(8) that put functions on the fabric: they go down, get their GUIDs, and come up again."""
     return "".join(
         _line(one, "state disable") + _guids(one, one.guids) + _line(one, "state auto") for one in ports
     )
 
 
 def render_leaving(ports: Iterable[Port]) -> str:
-    """Return the lines for ip(8) that take functions out of any partition."""
+    """Return the lines for ip(8) that take functions out of all partitions."""
     return "".join(_line(one, "state disable") + _guids(one, (_NO_GUID, _NO_GUID)) for one in ports)
 
 

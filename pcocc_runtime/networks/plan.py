@@ -230,18 +230,24 @@ def _mac_of(spec: BuildableNetwork, job: int, rank: int, index: int) -> str:
 
 def _ensure_room(spec: BuildableNetwork, members: Membership) -> None:
     """Raise NodeError when the network cannot have all VMs of the cluster."""
-    most = addressing.MAX_BRIDGED_RANK + 1
-    if isinstance(spec, BridgedNetwork) and members.vms > most:
-        raise NodeError(
-            f"network {spec.name!r} is on a bridge of the site, where a job can have {most} VMs",
-            hint="ask for fewer VMs, or use a template whose resource set has private networks only",
-        )
+    if isinstance(spec, BridgedNetwork):
+        ensure_ranks_fit(spec.name, members.vms)
     if isinstance(spec, EthernetNetwork) and spec.layer == "L3" and not addressing.room_for(
         spec.int_network, members.vms, len(members.nodes)
     ):
         raise NodeError(
             f"network {spec.name!r} ({spec.int_network}) has no room for {members.vms} VMs",
             hint="ask for fewer VMs, or have int-network enlarged in /etc/pcocc/networks.yaml",
+        )
+
+
+def ensure_ranks_fit(name: str, vms: int) -> None:
+    """Raise NodeError when a job has too many VMs for addresses that no other job on a segment of the site's has."""
+    most = addressing.MAX_BRIDGED_RANK + 1
+    if vms > most:
+        raise NodeError(
+            f"network {name!r} is the site's own, where a job can have {most} VMs",
+            hint="ask for fewer VMs, or use a template whose resource set has private networks only",
         )
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import socket
+from collections.abc import Callable
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import NodeError
@@ -61,11 +62,7 @@ def _remove_links(netns: str) -> None:
     names = _list_links(netns)
     if names:
         text = "".join(f"link set dev {name} group {_DOOMED}\n" for name in names) + f"link delete group {_DOOMED}\n"
-        try:
-            process.run(["ip", "-netns", netns, "-force", "-batch", "-"], text=text, hint=IPROUTE)
-        except NodeError:
-            if _list_links(netns):
-                raise
+        _run_ip(["-netns", netns, "-force", "-batch", "-"], lambda: bool(_list_links(netns)), text)
 
 
 def _list_links(netns: str) -> list[str]:
@@ -77,11 +74,7 @@ def _remove_outside(job: int) -> None:
     """Delete the job's table and veth pair from the host's namespace, which the calling thread is in."""
     name = naming.uplink_name(job)
     if _has_device(name):  # else it went with its other end, in the namespace
-        try:
-            process.run(["ip", "link", "delete", name], hint=IPROUTE)
-        except NodeError:
-            if _has_device(name):
-                raise
+        _run_ip(["link", "delete", name], lambda: _has_device(name))
     process.run(["nft", "-f", "-"], text=render_removal("inet", naming.host_table(job)), hint=NFT)
 
 
@@ -97,8 +90,13 @@ def remove_netns(job: int) -> None:
     """Unmount and forget the job's namespace; what is left in it goes with its last process."""
     path = naming.netns_path(job)
     if os.path.exists(path):
-        try:
-            process.run(["ip", "netns", "delete", path.name], hint=IPROUTE)
-        except NodeError:
-            if os.path.exists(path):  # else what a killed helper had started has just deleted it
-                raise
+        _run_ip(["netns", "delete", path.name], lambda: os.path.exists(path))
+
+
+def _run_ip(words: list[str], is_there: Callable[[], bool], text: str | None = None) -> None:
+    """Delete something by ip(8), which may fail where what a killed helper had started has just deleted it."""
+    try:
+        process.run(["ip", *words], text=text, hint=IPROUTE)
+    except NodeError:
+        if is_there():
+            raise

@@ -20,6 +20,7 @@ from pcocc_runtime.networks.kinds import (
     HostInfiniband,
     InfinibandNetwork,
     Network,
+    SriovEthernet,
 )
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.checks import Problems, Setting
@@ -36,10 +37,10 @@ _ETHERNET = (
     Setting("mac-prefix", valid.mac_prefix),
     Setting("mac-start-offset", checks.integer(0, 2**24 - 1),
             note="no longer needed: addresses are made from network and VM, and no two clusters share a segment"),
-    Setting("host-if-suffix", checks.pattern(r"[A-Za-z0-9.-]{0,63}", "letters, digits, '.' and '-'"),
+    Setting("host-if-suffix", checks.pattern(r"[A-Za-z0-9._-]{0,63}", "letters, digits, '.', '_' and '-'"),
             note="no longer needed: tunnels run between the addresses that the nodes' own names have"),
     Setting("int-network", valid.int_network),
-    Setting("ext-network", valid.cidr, note=f"{_OWN_NAMESPACE}, and VMs need no second address"),
+    Setting("ext-network", checks.text, note=f"{_OWN_NAMESPACE}, and VMs need no second address"),
     Setting("dns-server", valid.address),
     Setting("domain-name", valid.domain),
     Setting("dns-search", valid.search),
@@ -66,13 +67,20 @@ _BRIDGED = (
     Setting("vlans", valid.vlans), Setting("addresses", valid.addresses),
 )
 _HOST_INFINIBAND = (Setting("host-device", valid.word, True), Setting("gres", gres))
+_SRIOV = (
+    Setting("host-device", valid.interface(addressing.MAX_INTERFACE_NAME), True), Setting("gres", gres),
+    Setting("vlan", checks.integer(1, 4094)), Setting("rate", checks.integer(1, 1_000_000)),
+    Setting("mtu", checks.integer(1280, 65535)),
+)
 _PCI = (
     Setting("host-device-addrs", valid.devices, True), Setting("host-driver", valid.word, True), Setting("gres", gres),
 )
 
 
 def _ethernet(name: str, values: dict[str, Any], _node: Node) -> EthernetNetwork:
-    without_effect = {"ext_network", "gateway", "dev_prefix", "mac_start_offset", "encryption"}
+    without_effect = {
+        "ext_network", "gateway", "dev_prefix", "mac_start_offset", "encryption", "host_if_suffix",
+    }  # fmt: skip
     kept = {key: value for key, value in values.items() if key not in without_effect}
     if "network_layer" in kept:
         kept["layer"] = kept.pop("network_layer")
@@ -87,6 +95,7 @@ _TYPES: dict[str, tuple[tuple[Setting, ...], Builder]] = {
     "bridged-ethernet": (_BRIDGED, lambda name, values, _node: BridgedNetwork(name, **values)),
     "infiniband": (INFINIBAND, build_infiniband),
     "host-infiniband": (_HOST_INFINIBAND, lambda name, values, _node: HostInfiniband(name, **values)),
+    "sriov-ethernet": (_SRIOV, lambda name, values, _node: SriovEthernet(name, **values)),
     "genericpci": (_PCI, lambda name, values, _node: GenericPci(name, **values)),
 }
 _ALIASES = {"eth": "ethernet", "bridged": "bridged-ethernet", "ib": "infiniband", "hostib": "host-infiniband"}
@@ -94,6 +103,14 @@ _OUTER = (
     Setting("type", checks.choice(*_TYPES, *_ALIASES, *old_types.TYPES), True),
     Setting("settings", lambda child: child),
 )
+
+
+def find_table(kind: str, is_l2: bool = False) -> tuple[str, tuple[Setting, ...]] | None:
+    """Return a type's name today and the settings that a network of it can have; None for one that nobody knows."""
+    name = "ethernet" if kind in old_types.TYPES else _ALIASES.get(kind, kind)
+    if name not in _TYPES:
+        return None
+    return name, _NOTED_L2 if name == "ethernet" and is_l2 else _TYPES[name][0]
 
 
 def parse_networks(tree: Node, problems: Problems) -> dict[str, Network]:
@@ -179,10 +196,10 @@ def find_network_notes(tree: Node) -> list[str]:
         settings = _part(node, "settings")
         if kind and kind.raw in old_types.TYPES:
             notes += old_types.find_old_notes(kind, settings)
-        elif kind and settings and (name := _ALIASES.get(kind.raw, kind.raw)) in _TYPES:
+        elif kind and settings:
             layer = _part(settings, "network-layer")
-            is_l2 = name == "ethernet" and layer and layer.raw == "L2"
-            notes += checks.find_setting_notes(settings, _NOTED_L2 if is_l2 else _TYPES[name][0])
+            found = find_table(kind.raw, layer is not None and layer.raw == "L2")
+            notes += checks.find_setting_notes(settings, found[1]) if found else []
     return notes
 
 

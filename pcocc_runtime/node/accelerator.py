@@ -10,7 +10,7 @@ from pcocc_runtime.documents import verdict
 from pcocc_runtime.documents.verdict import KVM_DEVICE, Verdict
 from pcocc_runtime.system import files, regular
 
-SETUP_SECONDS = 8.0  # that a user waits for a verdict on a busy node
+SETUP_SECONDS = 30.0  # that a user waits for a verdict on a busy node: less than a job that is emulated costs him
 _CACHE = naming.STATE_DIR / verdict.VERDICT_FILE
 
 

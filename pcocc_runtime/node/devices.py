@@ -1,4 +1,4 @@
-"""Devices of the host that root gives to a job's user and takes back; loaded only for jobs that have some."""
+"""Devices of the host that root gives to a job's user and takes back; loaded only for jobs that have devices."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pcocc_runtime.system import files, process
 
 
 def give(job: int, text: str) -> None:
-    """Give devices to a job's user, after the document that names them is kept for `take_back`.
+    """Give devices to a job's user, after the document that names them has been kept for `take_back`.
 
-    NodeError, before anything is done, when one belongs to another user.
+    NodeError when one belongs to another user; then nothing has been done.
     """
     given = decode_devices(text)
     for path in given.devices:
@@ -32,15 +32,15 @@ def give(job: int, text: str) -> None:
 
 
 def _allow_pinning(job: int) -> None:
-    """Let the job's tasks on this node lock memory: VFIO pins all of a guest's. Their cgroup bounds what they have."""
+    """Let the job's tasks here lock memory, because VFIO pins all of a guest's. Their cgroup limits their memory."""
     record = records.read_record(job)
     if record and record.stepd:
-        with contextlib.suppress(PermissionError):  # root of a container perhaps: the launcher tells what is missing
+        with contextlib.suppress(PermissionError):  # perhaps root of a container: the launcher says what is missing
             resource.prlimit(record.stepd.pid, resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
 
 
 def take_back(job: int) -> None:
-    """Take back what `give` has given: the devices are root's again, and on no network."""
+    """Take back what `give` has given: afterwards the devices are root's again, and on no network."""
     kept = decode_devices(Path(naming.STATE_DIR, f"{job}.devices").read_bytes())
     for path in filter(os.path.exists, kept.devices):
         os.chown(path, 0, 0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pcocc_runtime.documents.boot_step import BootStep
+from pcocc_runtime.documents.work import ChargeWanted
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.functions import (
+    PhysicalFunction,
     Stock,
     Wish,
     find_twice,
@@ -14,16 +16,21 @@ from pcocc_runtime.networks.functions import (
     plan_given,
     stock_of,
 )
-from pcocc_runtime.networks.host_functions import read_devices, read_others, read_stocks
-from pcocc_runtime.networks.kinds import FunctionNetwork, GenericPci, HostInfiniband, InfinibandNetwork
+from pcocc_runtime.networks.host_functions import read_devices, read_known, read_stocks
+from pcocc_runtime.networks.kinds import (
+    FunctionNetwork,
+    GenericPci,
+    HostInfiniband,
+    InfinibandNetwork,
+    SriovEthernet,
+)
 from pcocc_runtime.networks.partitions import (
-    Hca,
     plan_host_ports,
     plan_partitions,
     plan_ports,
 )
+from pcocc_runtime.networks.sriov import plan_ethernet_ports
 from pcocc_runtime.networks.step_functions import StepFunctions
-from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site.resource_sets import no_device
 from pcocc_runtime.site.site import Site
 
@@ -37,17 +44,18 @@ def find_step_functions(step: BootStep, site: Site) -> StepFunctions:
     wishes = (*(_wish_network(step, site, one) for one in used), *_wish_devices(step, site))
     if not wishes:
         return StepFunctions()
-    if step.place is None:
+    if step.charge is None:
         raise ChargeWanted
-    node, pools = step.here.name, [one for one in used if isinstance(one, InfinibandNetwork)]
-    hcas, stocks = _read_hcas_and_stocks(wishes, used, site)
+    node = step.here.name
+    devices, stocks = _read_devices_and_stocks(wishes, used, site)
     fault = find_twice(stocks, node)
     if fault:
         raise fault
-    given = plan_given([one for one in wishes if one.ranks], stocks, step.place.gres_on(node), node)
-    partitions = plan_partitions(step, pools, hcas, given)
-    hosts = [one for one in used if isinstance(one, HostInfiniband)]
-    return StepFunctions(given, plan_ports(partitions) | plan_host_ports(hosts, hcas, given), partitions)
+    given = plan_given([one for one in wishes if one.ranks], stocks, step.charge.gres_on(node), node)
+    partitions = plan_partitions(step, [one for one in used if isinstance(one, InfinibandNetwork)], devices, given)
+    hosts = plan_host_ports([one for one in used if isinstance(one, HostInfiniband)], devices, given)
+    ethernet = plan_ethernet_ports(step, [one for one in used if isinstance(one, SriovEthernet)], devices, given)
+    return StepFunctions(given, plan_ports(partitions) | hosts, partitions, ethernet)
 
 
 def _find_used(step: BootStep, site: Site) -> list[FunctionNetwork]:
@@ -81,15 +89,14 @@ def _wish_devices(step: BootStep, site: Site) -> Iterator[Wish]:
             yield Wish(name, name, pool.gres, ranks)
 
 
-def _read_hcas_and_stocks(
+def _read_devices_and_stocks(
     wishes: Iterable[Wish], used: Sequence[FunctionNetwork], site: Site
-) -> tuple[dict[str, Hca], tuple[Stock, ...]]:
-    """Return the InfiniBand devices, and what the node has of the GRES that are wished, whatever their types."""
+) -> tuple[dict[str, PhysicalFunction], tuple[Stock, ...]]:
+    """Return the devices of networks, and what the node has of the GRES that are wished, whatever their types."""
     kinds = {kind_of(one.gres) for one in wishes}
     every = [one for one in site.all_networks.values() if isinstance(one, FunctionNetwork)]
     networks = [one for one in every if kind_of(one.gres) in kinds]
-    wanted, others = (
-        {one.host_device for one in some if not isinstance(one, GenericPci)} for some in (used, networks)
-    )
-    hcas = read_devices(wanted) | read_others(others - wanted)
-    return hcas, read_stocks(networks, [one for one in site.devices.values() if kind_of(one.gres) in kinds], hcas)
+    wanted, others = ([one for one in some if not isinstance(one, GenericPci)] for some in (used, networks))
+    needed = {one.host_device for one in wanted}
+    devices = read_devices(wanted) | read_known(one for one in others if one.host_device not in needed)[0]
+    return devices, read_stocks(networks, [one for one in site.devices.values() if kind_of(one.gres) in kinds], devices)

@@ -15,9 +15,9 @@ from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.fields import parse_fields, parse_number
+from pcocc_runtime.documents.job_record import JobRecord
 from pcocc_runtime.errors import NodeError, PcoccError, render
 from pcocc_runtime.node import records, removal
-from pcocc_runtime.node.records import JobRecord
 from pcocc_runtime.system import locks, process
 
 CONFIG_DIR = "/etc/pcocc"

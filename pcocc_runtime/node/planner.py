@@ -8,7 +8,6 @@ answers with (documents/work.py).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pwd
 import signal
@@ -16,14 +15,10 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-from pcocc_runtime.documents.work import MAX_LINE, Held, Offer, Work, decode_offer, decode_work, encode_line
+from pcocc_runtime.documents import work
 from pcocc_runtime.errors import NodeError, PcoccError
 from pcocc_runtime.node import doing
 from pcocc_runtime.system import drop
-
-
-class ChargeWanted(Exception):
-    """A resource set is for certain accounts, partitions or QOS, and the plugin has not told the job's yet."""
 
 
 class Planner:
@@ -32,25 +27,16 @@ class Planner:
     def __init__(self, pid: int, hears: IO[bytes], says: IO[bytes]) -> None:
         self._pid, self._hears, self._says = pid, hears, says
 
-    def hear_offer(self) -> Offer:
+    def hear_offer(self) -> work.Offer:
         """Return what the child offers; raises the error that it ended with instead."""
-        return decode_offer(self._line())
+        return work.decode_offer(self._hears.readline(work.MAX_LINE + 1))
 
-    def hear_work(self, held: Held) -> Work:
+    def hear_work(self, held: work.Held) -> work.Work:
         """Tell the child what root holds for the job, and return what it wants done; raises as above."""
         with contextlib.suppress(BrokenPipeError):  # it has ended: its last line says why
-            self._says.write(encode_line(held))
+            self._says.write(work.encode_line(held))
             self._says.flush()
-        return decode_work(self._line())
-
-    def _line(self) -> bytes:
-        line = self._hears.readline(MAX_LINE + 1)
-        if line.startswith(b'{"charge"'):
-            raise ChargeWanted
-        if line.startswith(b"{"):
-            tree = json.loads(line)
-            raise NodeError(str(tree["message"]), hint=tree["hint"], where=tree["where"])
-        return line
+        return work.decode_work(self._hears.readline(work.MAX_LINE + 1))
 
     def close(self) -> None:
         """End the child, wherever it is."""
@@ -102,9 +88,8 @@ def _plan(request: str, confdir: str, question: IO[bytes], answer: IO[bytes]) ->
 
     try:
         work_out(request, confdir, question, answer)
-    except ChargeWanted:
-        answer.write(b'{"charge": true}\n')
-    except (PcoccError, OSError) as error:
-        hint = "ask the admins to look at this node"
-        told = error if isinstance(error, PcoccError) else NodeError(f"{os.uname().nodename}: {error}", hint)
-        answer.write(json.dumps({"message": told.message, "hint": told.hint, "where": told.where}).encode() + b"\n")
+    except (PcoccError, work.ChargeWanted) as error:
+        answer.write(work.encode_end(error))
+    except OSError as error:
+        told = NodeError(f"{os.uname().nodename}: {error}", "ask the admins to look at this node")
+        answer.write(work.encode_end(told))

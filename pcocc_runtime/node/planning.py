@@ -14,14 +14,28 @@ from pcocc_runtime.documents.abilities import decode_abilities, encode_abilities
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.documents.node import encode_node
 from pcocc_runtime.documents.verdict import KVM_DEVICE
-from pcocc_runtime.documents.work import MAX_LINE, Act, Offer, Work, decode_held, encode_line
+from pcocc_runtime.documents.work import (
+    MAX_LINE,
+    Act,
+    ChargeWanted,
+    Held,
+    Offer,
+    Work,
+    decode_held,
+    encode_line,
+)
 from pcocc_runtime.networks import acts, host
-from pcocc_runtime.networks.plan import find_ways_out, plan_networks, plan_port_ranges, plan_port_wishes
-from pcocc_runtime.networks.step_functions import describe_functions, plan_function_acts
+from pcocc_runtime.networks.plan import (
+    NetworkPlan,
+    find_ways_out,
+    plan_networks,
+    plan_port_ranges,
+    plan_port_wishes,
+)
+from pcocc_runtime.networks.step_functions import StepFunctions, describe_functions, plan_function_acts
 from pcocc_runtime.node.describe import describe_node
 from pcocc_runtime.node.doing import doing
 from pcocc_runtime.node.giving import find_step_functions
-from pcocc_runtime.node.planner import ChargeWanted
 from pcocc_runtime.site import admission
 from pcocc_runtime.site.rules import Rules, VmLimit
 from pcocc_runtime.site.site import Site, read_rules, read_site
@@ -66,6 +80,14 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
         facts = host.read_host(step, plans)  # this may take long; root claims the node meanwhile
     held = decode_held(question.readline(MAX_LINE + 1))
     facts = replace(facts, queues=site.network_queues > 1)
+    answer.write(encode_line(_plan_work(step, site, plans, functions, held, facts)))
+
+
+def _plan_work(
+    step: BootStep, site: Site, plans: tuple[NetworkPlan, ...], functions: StepFunctions, held: Held,
+    facts: acts.HostFacts,
+) -> Work:
+    """Return what is left for root, from what it holds and what this host says of itself."""
     has, kept = ask_own(site.qemu, held.abilities)
     made = plan_function_acts(functions, step.uid, (*kept, *acts.plan_acts(step.job, plans, held.nat, facts)))
     told = replace(
@@ -74,7 +96,7 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     )
     node = encode_node(told).decode()
     devices = acts.render_devices(held.accel, site.network_queues, site.vhost_net)
-    answer.write(encode_line(Work(made, node, acts.render_taps(step, plans, site.resource_sets) + devices)))
+    return Work(made, node, acts.render_taps(step, plans, site.resource_sets) + devices)
 
 
 def ask_own(qemu: str, kept: str) -> tuple[tuple[str, ...] | None, tuple[Act, ...]]:
@@ -112,9 +134,9 @@ def _ensure_admitted(step: BootStep, site: Site, rules: Rules) -> None:
         if name in {one.name for one in sets}
     ]
     if admission.needs_charge([*sets, *limits]):
-        if step.place is None:
+        if step.charge is None:
             raise ChargeWanted
-        admission.ensure_charged(sets, step.place)
+        admission.ensure_charged(sets, step.charge)
     person = functools.cache(lambda: accounts.read_person(step.uid, step.gid))
     admission.ensure_admitted(sets, person)
-    admission.ensure_few(limits, step.vm_count, step.place, person)
+    admission.ensure_few(limits, step.vm_count, step.charge, person)

@@ -1,41 +1,21 @@
-"""Root's records of the jobs on a node: what exists of each, and how it is removed.
-
-A damaged record, or another version's, is read as far as possible: a job's number alone tells most names.
-"""
+"""Root's records of the jobs on a node (documents/job_record.py), and how what they name is removed."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.job_record import JobRecord, decode_record, encode_record
 from pcocc_runtime.errors import one_line
 from pcocc_runtime.networks import removing
 from pcocc_runtime.node import removal
 from pcocc_runtime.system import files, process
 
-VERSION = 1
 JOB = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class JobRecord:
-    """Root's record of a job on this node, written before all else; None is what a damaged one does not tell."""
-
-    job: int
-    step: int | None = None
-    uid: int | None = None
-    stepd: process.ProcessId | None = None
-    scratch: str | None = None
-    heir: int | None = None  # the older step that takes over from this one: the namespace, and who waits inside
-    group: str | None = None  # the step's cgroup, None when it has none: then its processes end with its slurmstepd
-    nat: object = None  # what the job holds of the node, as documents/work.py decodes it
-    version: int = VERSION
 
 
 def note(text: str) -> None:
@@ -51,32 +31,12 @@ def read_record(job: int) -> JobRecord | None:
         return None
     except OSError:
         data = b""
-    return _decode(job, data)
-
-
-def _decode(job: int, data: bytes) -> JobRecord:
-    try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError):
-        raw = None
-    fields = raw if isinstance(raw, dict) else {}
-    ids = fields.get("stepd")
-    pid, start = (_number(ids, key) if isinstance(ids, dict) else None for key in ("pid", "start"))
-    stepd = None if pid is None or start is None else process.ProcessId(pid, start)
-    paths = (str(fields.get(key)) for key in ("scratch", "group"))
-    scratch, group = (path if path.startswith("/") and "\0" not in path else None for path in paths)
-    step, uid, heir = (_number(fields, key) for key in ("step", "uid", "heir"))
-    return JobRecord(job, step, uid, stepd, scratch, heir, group, fields.get("nat"))
-
-
-def _number(fields: dict[str, object], key: str) -> int | None:
-    value = fields.get(key)
-    return value if type(value) is int and value >= 0 else None
+    return decode_record(job, data)
 
 
 def write_record(record: JobRecord) -> None:
     """Replace root's record of a job on this node."""
-    files.replace_file(naming.STATE_DIR / f"{record.job}.json", json.dumps(asdict(record)).encode())
+    files.replace_file(naming.STATE_DIR / f"{record.job}.json", encode_record(record))
 
 
 def has_stepd(record: JobRecord) -> bool:
@@ -85,8 +45,11 @@ def has_stepd(record: JobRecord) -> bool:
 
 
 def remove_half_records() -> None:
-    """Delete files that killed helpers have not written to the end, such as a job's first record."""
-    files.remove_unfinished(naming.STATE_DIR, lambda pid: process.find_process(pid) is None)
+    """Delete what killed helpers left of `files.replace_file`, such as a job's first record."""
+    for path in Path(naming.STATE_DIR).glob("*.tmp"):
+        pid = path.stem.rpartition(".")[2]
+        if pid.isdecimal() and len(pid) < 10 and process.find_process(int(pid)) is None:
+            path.unlink(missing_ok=True)
 
 
 def release_job(record: JobRecord) -> None:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.fields import MAX_REQUEST, parse_fields, parse_number
-from pcocc_runtime.documents.work import Held, Nat, Offer, decode_nat
+from pcocc_runtime.documents.job_record import JobRecord
+from pcocc_runtime.documents.work import ChargeWanted, Held, Nat, Offer, decode_nat, encode_nat
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import nat
 from pcocc_runtime.node import accelerator, apply, doing, planner, reclaim, records, removal
@@ -60,7 +61,7 @@ def set_up(confdir: str) -> int:
     try:
         with planner.planning(request, confdir) as plan:
             answer = _make_room_and_make(step, plan)
-    except planner.ChargeWanted:
+    except ChargeWanted:
         return wire.HELPER_CHARGE
     except _Yield as other:
         print(f"conflict {other.step}")
@@ -111,7 +112,7 @@ def _undone_on_failure(job: int) -> Iterator[None]:
         raise
 
 
-def _claim(step: Claimant, scratch: str) -> records.JobRecord:
+def _claim(step: Claimant, scratch: str) -> JobRecord:
     """Take the node for this boot step; of two live ones, the older (the lower step id) gets it on every node."""
     old = records.read_record(step.job)
     if old is not None and old.step not in (None, step.step) and old.stepd is not None and process.is_alive(old.stepd):
@@ -126,12 +127,12 @@ def _claim(step: Claimant, scratch: str) -> records.JobRecord:
     if stepd is None:
         raise NodeError(f"the slurmstepd of step {step.job}.{step.step} is gone")
     group = parse_step_group(Path(f"/proc/{stepd.pid}/cgroup").read_text(), step.job, step.step)
-    record = records.JobRecord(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else None)
+    record = JobRecord(step.job, step.step, step.uid, stepd, scratch, group=group, nat=old.nat if old else "null")
     records.write_record(record)
     return record
 
 
-def _hold(record: records.JobRecord, offer: Offer) -> Nat | None:
+def _hold(record: JobRecord, offer: Offer) -> Nat | None:
     """Choose a way out of the job's namespace that no other job of this node holds, and record it."""
     if not offer.way_out:
         return decode_nat(record.nat)
@@ -139,18 +140,18 @@ def _hold(record: records.JobRecord, offer: Offer) -> Nat | None:
         others = [records.read_record(job) for job in records.jobs_with(".json") if job != record.job]
         taken = [held for other in others if other and (held := decode_nat(other.nat))]
         found = nat.choose_nat(offer.ports, decode_nat(record.nat), taken, lambda port: port not in offer.busy)
-        records.write_record(replace(record, nat=found))
+        records.write_record(replace(record, nat=encode_nat(found)))
     return found
 
 
-def _make_directories(record: records.JobRecord) -> None:
+def _make_directories(record: JobRecord) -> None:
     """Make the job's directories, owned by root for now; what an earlier try has given to the user is set aside."""
     for folder in records.folders_of(record):
         removal.set_aside(folder / str(record.job))
         os.mkdir(folder / str(record.job), 0o700)
 
 
-def _give_directories(step: Claimant, record: records.JobRecord, node: bytes) -> None:
+def _give_directories(step: Claimant, record: JobRecord, node: bytes) -> None:
     """Give the job's directories to its user: from here on root writes nothing into them.
 
     Where the user could fill the node's /run, the job's part of it is a file system of its own. Mount namespaces

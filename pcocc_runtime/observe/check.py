@@ -11,6 +11,8 @@ from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, NodeFacts, 
 from pcocc_runtime.documents.node_answer import NodeAnswer, ReachReport
 from pcocc_runtime.findings import FAILED, NOTE, WELL, Finding, failed, render_lines
 from pcocc_runtime.networks.kinds import TUNNEL_OVERHEAD
+from pcocc_runtime.observe.check_fabric import check_ports
+from pcocc_runtime.tables import count
 
 _MOST_NAMES = 5  # wrong names reported of one node
 _OUTWARD = (
@@ -47,7 +49,7 @@ def evaluate(nodes: Sequence[NodeAnswer], silent: Sequence[str], target: str | N
                     NOTE, f"{network.name}: pcocc gives no addresses on it, so only its devices were checked"
                 )
             )
-    return [*found, *_check_dhcp(nodes)]
+    return [*found, *check_ports(nodes), *_check_dhcp(nodes)]
 
 
 def _check_devices(network: NetworkFacts, nodes: Sequence[NodeAnswer]) -> list[Finding]:
@@ -156,7 +158,7 @@ def _all_well(network: RoutedFacts, asked: Sequence[tuple[NodeFacts, ReachReport
     names = _nodes(node.name for node, _one in asked)
     return Finding(
         WELL,
-        f"{network.name}: {_count(tried, 'VM')} answer from {names}{part}, packets of {network.mtu}"
+        f"{network.name}: {count(tried, 'VM')} answer from {names}{part}, packets of {network.mtu}"
         " bytes too",
     )
 
@@ -225,7 +227,7 @@ def _check_dhcp(nodes: Sequence[NodeAnswer]) -> list[Finding]:
 
 def _nodes(names: Iterable[str]) -> str:
     every = list(dict.fromkeys(names))
-    return every[0] if len(every) == 1 else _count(len(every), "node")
+    return every[0] if len(every) == 1 else count(len(every), "node")
 
 
 def _vms(ranks: Sequence[int]) -> str:
@@ -240,10 +242,6 @@ def _vms(ranks: Sequence[int]) -> str:
     return f"vm{text}" if len(ranks) == 1 else f"vm[{text}]"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def plan_findings(job: int, findings: Sequence[Finding]) -> dict[str, Any]:
     """Return the findings as JSON shows them."""
     return {"job": job, "ok": not failed(findings), "findings": [asdict(one) for one in findings]}
@@ -251,6 +249,6 @@ def plan_findings(job: int, findings: Sequence[Finding]) -> dict[str, Any]:
 
 def render_findings(job: int, findings: Sequence[Finding]) -> str:
     """Return a line for each finding, with its hint below it, and a last one that sums up."""
-    count = failed(findings)
-    lines = [*render_lines(findings), f"job {job}: {_count(count, 'failure') if count else 'no failure'}"]
+    bad = failed(findings)
+    lines = [*render_lines(findings), f"job {job}: {count(bad, 'failure') if bad else 'no failure'}"]
     return "\n".join(lines) + "\n"

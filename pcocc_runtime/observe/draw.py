@@ -9,6 +9,7 @@ from pcocc_runtime import addressing, naming
 from pcocc_runtime.documents.node import BridgedFacts, NetworkFacts, RoutedFacts
 from pcocc_runtime.documents.node_answer import NetDevice, NodeAnswer
 from pcocc_runtime.naming import UPLINK
+from pcocc_runtime.tables import columns, count
 
 _HEADS = ("", "DEVICE", "ADDRESS", "MAC", "RECEIVED", "SENT", "DROPPED", "REACHED BY")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -53,10 +54,12 @@ def _plan_node(answer: NodeAnswer) -> dict[str, Any]:
 def _plan_functions(answer: NodeAnswer) -> list[dict[str, Any]]:
     """Return the PCI functions of a node's VMs, those of a network or a device together."""
     every = [(rank, one) for rank, functions in sorted(answer.node.functions.items()) for one in functions]
+    states = {(one.rank, one.guid): "not known" if one.trouble else one.state or "no port" for one in answer.ports}
     return [
         {
             "network": one.source, "key": None if one.key is None else f"{one.key:#06x}",
-            "vm": naming.vm_name(rank), "device": one.address, "guid": one.guid,
+            "vm": naming.vm_name(rank), "device": one.address, "guid": one.guid, "mac": one.mac,
+            "port": states.get((rank, one.guid or "")),
         }
         for rank, one in sorted(every, key=lambda pair: pair[1].source)
     ]
@@ -114,8 +117,8 @@ def _plan_link(link: NetDevice | None) -> dict[str, Any]:
 def render_picture(picture: dict[str, Any]) -> str:
     """Return the drawing: a line for each network, then a tree of each node's networks and VMs with their counters."""
     nodes = picture["nodes"]
-    count = len(nodes) + len(picture["silent"])
-    title = f"job {picture['job']}: {_count(picture['vms'], 'VM')} on {_count(count, 'node')}"
+    total = len(nodes) + len(picture["silent"])
+    title = f"job {picture['job']}: {count(picture['vms'], 'VM')} on {count(total, 'node')}"
     networks = [f"{one['name']}: {', '.join(_describe(one))}" for one in picture["networks"]]
     rows: list[tuple[str, ...]] = [_HEADS]
     for node in nodes:
@@ -126,12 +129,8 @@ def render_picture(picture: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def _describe(one: dict[str, Any]) -> list[str]:
-    words = [one["kind"], f"MTU {one['mtu']}", _count(len(one["vms"]), "VM")]
+    words = [one["kind"], f"MTU {one['mtu']}", count(len(one["vms"]), "VM")]
     if "vni" in one:
         words += [f"VNI {one['vni']}", f"UDP port {one['port']}"]
     if "addresses" in one:
@@ -144,12 +143,12 @@ def _describe(one: dict[str, Any]) -> list[str]:
 
 
 def _function_rows(node: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return a line for each partition or device of a node, and for the function of each VM in it, with its GUID."""
+    """Return a line for each partition or device of a node, and what each VM has of it: GUID or MAC, port's state."""
     rows: list[tuple[str, ...]] = []
     for one in node["functions"]:
         head = (f"|- {one['network']}", f"key {one['key']}" if one["key"] else "")
         rows += [] if head in rows else [head]
-        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"] or ""))
+        rows.append((f"|  |- {one['vm']}", one["device"], "", one["guid"] or one["mac"] or "", one["port"] or ""))
     return rows
 
 
@@ -196,7 +195,4 @@ def _amount(number: int) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     full = [[*row, *[""] * (len(_HEADS) - len(row))] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in full
-    ]
+    return columns(full).splitlines()

@@ -1,6 +1,6 @@
 """The task of `pcocc network`: what a node knows of the job's networks, asked as the job's user inside its namespace.
 
-A VM step whose command is `@netinfo show` or `@netinfo check [ADDRESS[:PORT]]`; each task sends one answer (see facts).
+A VM step whose command is `@netinfo show [ports]` or `@netinfo check [ADDRESS[:PORT]]`; each task sends one answer.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pcocc_runtime import addressing, naming
-from pcocc_runtime.documents.disks import DISKS_FILE, parse_facts
+from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, decode_disks
 from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, RoutedFacts, decode_node
 from pcocc_runtime.documents.node_answer import (
     CHECK,
     ENDED_STATE,
+    PORTS,
     SHOW,
     Failure,
     NetDevice,
     NodeAnswer,
+    PortReport,
     ReachReport,
     encode_node_answer,
 )
@@ -56,16 +58,26 @@ def collect_facts(job: int, argv: Sequence[str]) -> NodeAnswer:
     """Return this node's part of the job, the devices of its namespace, and who answers in its networks."""
     if argv[:1] not in ([SHOW], [CHECK]) or len(argv) > 2:
         raise RequestError(
-            f"usage: {NETWORK_VERB} show|check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs"
+            f"usage: {NETWORK_VERB} show [ports] | check [ADDRESS[:PORT]]", "this is what 'pcocc network' runs"
         )
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     if argv[0] == SHOW:
         states, own = read_states(node), node.here.ranks
         return NodeAnswer(
             node, read_links(), states, usage=read_usage(job, own), since=read_since(job, states),
-            images=read_boot_images(job, own),
+            images=read_boot_images(job, own), ports=_ask_ports(node) if argv[1:] == [PORTS] else (),
         )  # fmt: skip
-    return check_networks(NodeAnswer(node, read_links(), {}), argv[1] if len(argv) > 1 else None)
+    found = NodeAnswer(node, read_links(), {}, ports=_ask_ports(node))
+    return check_networks(found, argv[1] if len(argv) > 1 else None)
+
+
+def _ask_ports(node: NodeFacts) -> tuple[PortReport, ...]:
+    """Return what guests say of their ports; only jobs that are on a fabric load what asks them."""
+    if not any(one.guid for every in node.functions.values() for one in every):
+        return ()
+    from pcocc_runtime.observe.fabric import ask_ports
+
+    return ask_ports(node)
 
 
 def read_states(node: NodeFacts) -> dict[int, str]:
@@ -119,7 +131,7 @@ def read_boot_images(job: int, ranks: Iterable[int]) -> dict[int, str]:
     for rank in ranks:
         vm = naming.vm_name(rank)
         try:
-            facts = parse_facts(regular.read_json(naming.job_dir(job) / vm / DISKS_FILE), vm)
+            facts = decode_disks(regular.read_start(naming.job_dir(job) / vm / DISKS_FILE, MAX_DISKS), vm)
         except (PcoccError, OSError):
             continue
         found[rank] = facts.origin or facts.image or ""

@@ -165,11 +165,14 @@ def _machine(plan: VmPlan) -> list[str]:
 
 
 def _monitors(plan: VmPlan) -> list[str]:
-    return [
-        "-chardev", f"socket,id=keeper,fd={plan.qmp_fd}", "-mon", "chardev=keeper,mode=control",
-        "-chardev", f"socket,id=qmp,path={escape(plan.qmp_path)},server=on,wait=off",
-        "-mon", "chardev=qmp,mode=control",
-    ]  # fmt: skip
+    words = []
+    for name, place in (("keeper", f"fd={plan.qmp_fd}"), ("qmp", f"path={escape(plan.qmp_path)},server=on,wait=off")):
+        words += ["-chardev", f"socket,id={name},{place}"]
+        if "monitor-object" in plan.abilities.has:  # from 11.1 on, which warns of -mon
+            words += ["-object", f"monitor-qmp,id=monitor-{name},chardev={name}"]
+        else:
+            words += ["-mon", f"chardev={name},mode=control"]
+    return words
 
 
 def _console(plan: VmPlan) -> list[str]:

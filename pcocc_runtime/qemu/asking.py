@@ -10,6 +10,7 @@ from pcocc_runtime.documents.abilities import Abilities
 from pcocc_runtime.qemu.qmp import parse_message, render_command
 
 KVM_SET = 1  # the number that a descriptor of /dev/kvm has among QEMU's own
+QUESTIONS = 2  # one more with each change of what is asked: answers to others that were kept are not used
 ACCELERATORS = {"kvm": "kvm:tcg", "tcg": "tcg"}
 # by a name in Abilities.has: a class or device, and the property that it must have
 _PROPERTIES = {
@@ -18,9 +19,11 @@ _PROPERTIES = {
     "host-nodes": ("memory-backend-ram", "host-nodes"),
     "prealloc-threads": ("memory-backend-ram", "prealloc-threads"),
     "dedicated": ("max-x86_64-cpu", "kvm-hint-dedicated"),
-    "smp-cache": ("pc-q35-machine", "smp-cache"),
+    "monitor-object": ("monitor-qmp", "chardev"),
 }
-_MODULES, _END = "modules", "end"
+# by a name in Abilities.has: an option of the command line, and the word that it must take
+_WORDS = {"modules": ("smp-opts", "modules"), "smp-cache": ("machine", "smp-cache")}
+_END = "end"
 _AIO = ("io_uring", "native")  # how QEMU may read and write disks: it tries each
 
 
@@ -44,7 +47,10 @@ def render_questions(file: str) -> bytes:
     lines = [
         render_command("qmp_capabilities"),
         render_command("query-cpu-definitions", id="models"),
-        render_command("query-command-line-options", {"option": "smp-opts"}, id="smp"),
+        *(
+            render_command("query-command-line-options", {"option": option}, id=f"-{option}")
+            for option, _word in _WORDS.values()
+        ),
         *(render_command("qom-list-properties", {"typename": kind}, id=f"of {kind}") for kind in kinds),
         *(render_command("blockdev-add", {**tried, "node-name": aio, "aio": aio}, id=f"by {aio}") for aio in _AIO),
         render_command("query-version", id=_END),
@@ -71,8 +77,9 @@ def parse_answers(lines: Iterable[bytes]) -> Abilities | None:
     has = {
         name for name, (kind, wanted) in _PROPERTIES.items() if wanted in _names(answers.get(f"of {kind}", []))
     }
-    if any(_MODULES in _names(option.get("parameters", [])) for option in answers.get("smp", [])):
-        has.add(_MODULES)
+    for name, (option, word) in _WORDS.items():
+        if any(word in _names(one.get("parameters", [])) for one in answers.get(f"-{option}", [])):
+            has.add(name)
     has |= {aio for aio in _AIO if f"by {aio}" in answers}
     return Abilities(version, frozenset(has), _find_lacks(answers.get("models", [])))
 

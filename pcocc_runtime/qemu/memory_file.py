@@ -1,7 +1,7 @@
 """How a QEMU writes a stopped guest's memory and devices into a file, and reads them again (docs/devel/migration).
 
-From 9.0 on each page has its place in the file, which several threads write at once (mapped-ram); zeros are holes.
-Before, it is one stream; `fd:` takes a file for that, which 11 refuses.
+From QEMU 9.0 on, each page has its place in the file, several threads write it at once (mapped-ram), and zeros are
+holes. Older ones write one stream: they take a file as `fd:`, which QEMU 11 refuses.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ _MAPS = (9, 0)
 _READ_SET = 2  # the number that the file has among QEMU's own descriptors, beside KVM's
 _THREADS = 4
 _NAME = "checkpoint"
-_FAST = {"max-bandwidth": 1 << 50}  # bytes a second: its own bound is meant for networks
+_FAST = {"max-bandwidth": 1 << 50}  # bytes a second: QEMU's default is meant for networks
 
 
 def has_mapped_memory(version: tuple[int, ...]) -> bool:
-    """Tell whether a QEMU of this version does."""
+    """Tell whether a QEMU of this version gives each page its place in the file."""
     return version >= _MAPS
 
 
 def plan_capabilities(mapped: bool) -> dict[str, Any]:
-    """Return the arguments of migrate-set-capabilities, for who writes and who reads."""
+    """Return the arguments of migrate-set-capabilities, for the writing and for the reading QEMU."""
     names = ("events", "mapped-ram", "multifd") if mapped else ("events",)
     return {"capabilities": [{"capability": name, "state": True} for name in names]}
 
@@ -37,16 +37,16 @@ def plan_writing(mapped: bool) -> tuple[dict[str, Any], str, dict[str, Any]]:
 
 
 def plan_target(answer: dict[str, Any]) -> str:
-    """Return what QEMU calls the file that it has taken, for `migrate`; `answer` is that of the command."""
+    """Return QEMU's name, for `migrate`, of the file that it has taken; `answer` is what it said to that command."""
     return f"file:/dev/fdset/{answer['fdset-id']}" if answer else f"fd:{_NAME}"
 
 
 def plan_reading(fd: int, mapped: bool) -> tuple[tuple[str, ...], str]:
-    """Return the options of a QEMU that inherits the file and waits, and what it calls it, for `migrate-incoming`."""
+    """Return the options of a QEMU that inherits the file and waits, and its name for it (`migrate-incoming`)."""
     handed = ("-add-fd", f"fd={fd},set={_READ_SET}") if mapped else ()
     return (*handed, "-incoming", "defer"), f"file:/dev/fdset/{_READ_SET}" if mapped else f"fd:{fd}"
 
 
 def is_mapped_source(source: str) -> bool:
-    """Tell of a word of `plan_reading` whether memory has been mapped there."""
+    """Tell whether each page has its place in the file that `plan_reading` gave this name."""
     return source.startswith("file:")

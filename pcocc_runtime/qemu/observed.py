@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from pcocc_runtime.cpulist import parse_cpu_list, render_cpu_list
@@ -87,8 +87,15 @@ def _judge_cpus(planned: VmTopology, seen: Observed) -> Iterator[str]:
         yield f"QEMU has {len(seen.vcpus)} vCPUs, but {guest.shape.cpus} are planned"
         return
     nodes = {place: number for number, node in enumerate(guest.nodes) for place in node.cpus}
+    taken = {
+        place
+        for place, vcpu in enumerate(seen.vcpus)
+        if guest.cpus and vcpu.allowed and guest.cpus[place] not in vcpu.allowed
+    }
+    if taken:
+        yield _tell_taken(planned, seen, taken)
     for place, vcpu in enumerate(seen.vcpus):
-        if guest.cpus and vcpu.allowed != (guest.cpus[place],):
+        if guest.cpus and place not in taken and vcpu.allowed != (guest.cpus[place],):
             where = render_cpu_list(vcpu.allowed) or "that are not known"
             yield f"vCPU {place} may run on CPUs {where}, but belongs on {guest.cpus[place]}"
         wanted = _plan_place(planned, place).items() if guest.cpus else ()
@@ -105,6 +112,16 @@ def _judge_cpus(planned: VmTopology, seen: Observed) -> Iterator[str]:
         if not {*one.allowed} <= {*guest.emulator}:
             where, own = render_cpu_list(one.allowed) or "that are not known", render_cpu_list(guest.emulator)
             yield f"QEMU's thread {one.name!r} may run on CPUs {where}, but belongs on {own}"
+
+
+def _tell_taken(planned: VmTopology, seen: Observed, places: Set[int]) -> str:
+    """Return the sentence about vCPUs that may not run on their CPUs: `scontrol update` can take CPUs from a job."""
+    own = render_cpu_list(planned.guest.cpus[place] for place in places)
+    where = render_cpu_list({cpu for place in places for cpu in seen.vcpus[place].allowed})
+    return (
+        f"the task may no longer run on CPUs {own}, where vCPUs {render_cpu_list(places)} belong: "
+        f"they may run on CPUs {where}"
+    )
 
 
 def _plan_place(planned: VmTopology, place: int) -> dict[str, int]:
@@ -168,7 +185,7 @@ def _host_words(cpu: HostCpu | None, node: str | None) -> tuple[str, ...]:
         return ("any", *["-"] * 5)
     return (
         *map(str, (cpu.number, cpu.package, cpu.die, cpu.core)),
-        node or str(cpu.node),
+        node or ("-" if cpu.node is None else str(cpu.node)),
         "-" if cpu.l3 is None else str(cpu.l3),
     )
 

@@ -8,10 +8,10 @@ from pcocc_runtime.documents.hardware import Topology
 
 
 def keep_shape(stored: Topology, here: Topology) -> Topology:
-    """Return what the guest had, on the CPUs and the host's nodes of a topology that it would have here.
+    """Return the topology that the guest had, placed on the CPUs and NUMA nodes of the one that it would get here.
 
-    As many CPUs take the vCPUs in order; where the host's groups are others, the guest sees groups that are none.
-    Where no CPU is the task's own, none is bound. Memory is where it was wished, if there is room.
+    The same number of CPUs takes the vCPUs in their order. Where the host groups its CPUs differently, the guest still
+    sees its old groups. If the task has no CPUs of its own, none is bound. Memory is on its node if there is room.
     """
     hosts = [node.host for node in here.nodes] or [0]
     nodes = tuple(

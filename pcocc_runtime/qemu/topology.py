@@ -8,10 +8,11 @@ in. Where that does not reproduce the host's groups, the levels that prevent it 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 
+from pcocc_runtime.cpulist import render_cpu_list
 from pcocc_runtime.documents.hardware import (
     Allocation,
     Flattened,
@@ -30,7 +31,7 @@ _ORDER = sorted(
 )
 _NEAR, _FAR = 10, 254  # distances of ACPI's SLIT: to itself, and the farthest that is not "unreachable"
 
-Key = Callable[[HostCpu], object]
+Labels = Sequence[object]  # of a row of CPUs: those with the same label are together
 
 
 def plan_topology(part: Allocation, count: int, emulator: int, sole: bool, clusters: bool) -> Topology:
@@ -38,19 +39,20 @@ def plan_topology(part: Allocation, count: int, emulator: int, sole: bool, clust
 
     `sole`: no other VM of the job is on the node. `clusters`: QEMU has a level between dies and cores.
     """
-    own = _choose_own(part, count, sole)
-    if isinstance(own, str):
-        return plan_flat(count - emulator, own)
+    why = _find_sharing(part, count, sole)
+    if why:
+        return plan_flat(count - emulator, why)
+    own = _sort(part.cpus, ())[:count] if emulator or len(part.cpus) > count else part.cpus
     kept, rest = own[:emulator], own[emulator:]
-    shape, ordered, flattened, group = _fit(rest, clusters)
-    l3, more = _judge_l3(ordered, shape, group)
+    shape, ordered, flattened = _fit(rest, clusters)
+    l3, more = _judge_l3(ordered, shape)
     return Topology(
         shape=shape,
         cpus=tuple(cpu.number for cpu in ordered),
         emulator=tuple(cpu.number for cpu in kept),
         l3=l3,
         l2=shape.clusters > 1
-        and _groups(ordered, lambda cpu: cpu.l2) == _groups(ordered, lambda cpu: cpu.cluster),
+        and _are_alike([cpu.l2 for cpu in ordered], [cpu.cluster for cpu in ordered]),
         whole_l3=l3 and all(total == rest_of for total, rest_of in _l3_sizes(ordered)),
         flattened=(*flattened, *more),
     )
@@ -66,19 +68,17 @@ def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> 
 
     Each node gets memory in proportion to what the task holds there: its share of a node's CPUs, times its memory.
     """
-    homes = {cpu.number: cpu.node for cpu in part.cpus}
-    nodes = [node for node in part.nodes if node.number in {homes[cpu] for cpu in topology.cpus}]
+    homes = {cpu.number: cpu.node for cpu in part.cpus if cpu.number in {*topology.cpus}}
+    nodes = [node for node in part.nodes if node.number in {*homes.values()}]
+    why = _find_unbound(homes, nodes)
+    if why or len(part.nodes) < 2:
+        unbound = (Flattened("node", why),) if len(part.nodes) > 1 and homes else ()
+        return replace(topology, flattened=(*topology.flattened, *unbound))
     places = {
         node.number: tuple(i for i, cpu in enumerate(topology.cpus) if homes[cpu] == node.number)
         for node in nodes
     }
-    weights = [
-        len(places[node.number]) * node.memory // max(node.cpus, 1) if node.usable else 0 for node in nodes
-    ]
-    if len(part.nodes) < 2 or not any(weights):
-        why = "the task may use no memory of the NUMA nodes that its CPUs are on"
-        unbound = (Flattened("node", why),) if len(part.nodes) > 1 and nodes else ()
-        return replace(topology, flattened=(*topology.flattened, *unbound))
+    weights = [_weigh(node, len(places[node.number])) for node in nodes]
     shares = _split(memory, weights, step)
     found = [
         GuestNode(node.number, places[node.number], size, _has_room(node, size))
@@ -86,38 +86,63 @@ def plan_nodes(part: Allocation, topology: Topology, memory: int, step: int) -> 
     ]
     distances, more = _choose_distances(part, nodes)
     more += tuple(
-        Flattened(
-            "memory",
-            f"the host's node {one.host} has {node.memory} MiB, too few for {one.memory} of the guest's: "
-            "the rest lies elsewhere",
-        )
-        for node, one in zip(nodes, found, strict=True)
-        if not one.strict
+        Flattened("memory", why)
+        for node, one, weight in zip(nodes, found, weights, strict=True)
+        if (why := _judge_share(node, one, weight))
     )
-    empty = [str(one.host) for one in found if not one.memory]
-    if empty:
-        more = (*more, Flattened("memory", f"the task holds none on node {' and '.join(empty)}"))
     return replace(topology, nodes=tuple(found), distances=distances, flattened=(*topology.flattened, *more))
+
+
+def _find_unbound(homes: Mapping[int, int | None], nodes: Sequence[HostNode]) -> str:
+    """Return why guest memory cannot be divided among the nodes of its CPUs, an empty text when it can."""
+    lost = [cpu for cpu, home in homes.items() if home is None]
+    if lost:
+        return f"the host does not say on which NUMA node CPUs {render_cpu_list(lost)} are"
+    dumb = [str(node.number) for node in nodes if node.memory is None]
+    if dumb:
+        return f"the host does not say how much memory NUMA node {' and '.join(dumb)} has"
+    if not any(_weigh(node, 1) for node in nodes):
+        return "the NUMA nodes that its CPUs are on have no memory that the task may use"
+    return ""
+
+
+def _weigh(node: HostNode, held: int) -> int:
+    """Return the MiB that belong to so many CPUs of a node, at least one where there is any that the task may use."""
+    memory = node.memory if node.usable else 0
+    return max(held * memory // max(node.cpus, held), 1) if memory else 0
+
+
+def _judge_share(node: HostNode, one: GuestNode, weight: int) -> str:
+    """Return what is to be told of a guest node's memory, an empty text when nothing is."""
+    if not weight:
+        return f"the task holds none on node {node.number}"
+    if not one.memory:
+        return f"the guest's share on node {node.number} is smaller than a page"
+    if one.strict:
+        return ""
+    return (
+        f"the host's node {node.number} has {node.memory} MiB, too few for {one.memory} of the guest's: "
+        "the rest lies elsewhere"
+    )
 
 
 def _has_room(node: HostNode, size: int) -> bool:
     """Tell whether a node has `size` MiB and some to spare: a guest bound to more than it has would be killed."""
-    return size <= node.memory - node.memory // 16
+    memory = node.memory or 0
+    return size <= memory - memory // 16
 
 
-def _choose_own(part: Allocation, count: int, sole: bool) -> list[HostCpu] | str:
-    """Return the CPUs that are the task's own, in order, or why there are none."""
+def _find_sharing(part: Allocation, count: int, sole: bool) -> str:
+    """Return why no CPU is the task's own, an empty text when the first `count` of its CPUs are."""
     held = len(part.cpus)
     if held == count or (held > count and sole and held < part.online):
-        return _sort(part.cpus, ())[:count]
+        return ""
     if held < count:
         return f"Slurm gives the task {count} CPUs, but it may run on only {held}"
     return f"the task has {count} CPUs and may run on {held}, as others may: none is its own"
 
 
-def _fit(
-    own: Sequence[HostCpu], clusters: bool
-) -> tuple[Shape, list[HostCpu], list[Flattened], dict[str, Key]]:
+def _fit(own: Sequence[HostCpu], clusters: bool) -> tuple[Shape, list[HostCpu], list[Flattened]]:
     """Return the shape that keeps the most levels, the CPUs in its order, and what was flattened."""
     flattened = []
     if not clusters and _matters(own, "cluster"):
@@ -126,16 +151,11 @@ def _fit(
         if not clusters and "cluster" not in dropped:
             continue
         ordered = _sort(own, dropped)
-        keys = _keys(ordered, dropped)
-        shape = _measure(ordered, keys)
+        shape = _measure(ordered, dropped)
         if shape is not None:
             lost = [one for one in dropped if _matters(own, one) and (clusters or one != "cluster")]
-            return (
-                shape,
-                ordered,
-                [*flattened, *(Flattened(one, _explain(own, one)) for one in lost), *_name_finer_dies(own)],
-                keys,
-            )
+            flattened += [Flattened(one, _explain(own, one)) for one in lost]
+            return shape, ordered, [*flattened, *_name_finer_dies(own)]
     raise AssertionError("one socket of cores holds any CPUs")
 
 
@@ -144,14 +164,13 @@ def _die(cpu: HostCpu) -> object:
     return cpu.die, cpu.l3
 
 
-def _keys(own: Sequence[HostCpu], dropped: Sequence[str]) -> dict[str, Key]:
-    """Return functions from a CPU to its group at each level, outermost first; a flattened level joins another."""
-    package: Key = (lambda cpu: 0) if "socket" in dropped else (lambda cpu: cpu.package)
-    core: Key = (lambda cpu: cpu.number) if "thread" in dropped else (lambda cpu: cpu.core)
-    die: Key = package if "die" in dropped else (lambda cpu: (package(cpu), _die(cpu)))
-    cluster: Key = (
-        die if "cluster" in dropped or not _has_clusters(own) else (lambda cpu: (die(cpu), cpu.cluster))
-    )
+def _label(own: Sequence[HostCpu], dropped: Sequence[str]) -> dict[str, Labels]:
+    """Return each CPU's group at each level, outermost first; a flattened level joins another."""
+    package = [0] * len(own) if "socket" in dropped else [cpu.package for cpu in own]
+    die = package if "die" in dropped else [*zip(package, map(_die, own), strict=True)]
+    flat = "cluster" in dropped or not _has_clusters(own)
+    cluster = die if flat else [*zip(die, (cpu.cluster for cpu in own), strict=True)]
+    core = [cpu.number if "thread" in dropped else cpu.core for cpu in own]
     return {"socket": package, "die": die, "cluster": cluster, "core": core}
 
 
@@ -165,61 +184,54 @@ def _matters(own: Sequence[HostCpu], level: str) -> bool:
     if level == "thread":
         return len({cpu.core for cpu in own}) < len(own)
     if level == "cluster":
-        return _has_clusters(own) and _groups(own, lambda cpu: cpu.cluster) != _groups(own, _die)
+        return _has_clusters(own) and not _are_alike([cpu.cluster for cpu in own], [*map(_die, own)])
     return len({_die(cpu) if level == "die" else cpu.package for cpu in own}) > 1
 
 
 def _sort(own: Iterable[HostCpu], dropped: Sequence[str]) -> list[HostCpu]:
     """Return CPUs group by group, the fuller groups first, then the one with the lowest CPU."""
-
-    def sort(members: list[HostCpu], keys: list[Key]) -> list[HostCpu]:
-        if not keys:
-            return sorted(members)
-        groups: dict[object, list[HostCpu]] = {}
-        for cpu in members:
-            groups.setdefault(keys[0](cpu), []).append(cpu)
-        ordered = sorted(groups.values(), key=lambda group: (-len(group), min(group)))
-        return [cpu for group in ordered for cpu in sort(group, keys[1:])]
-
     members = sorted(own)
-    return sort(members, list(_keys(members, dropped).values()))
+    ranks: list[list[tuple[int, int]]] = []
+    for labels in _label(members, dropped).values():
+        sizes, first = Counter(labels), dict[object, int]()
+        for place, label in enumerate(labels):
+            first.setdefault(label, place)
+        ranks.append([(-sizes[label], first[label]) for label in labels])
+    keys = [*zip(*ranks, strict=True)]
+    return [members[place] for place in sorted(range(len(members)), key=keys.__getitem__)]
 
 
-def _measure(ordered: Sequence[HostCpu], keys: dict[str, Key]) -> Shape | None:
+def _measure(ordered: Sequence[HostCpu], dropped: Sequence[str]) -> Shape | None:
     """Return the shape in which QEMU puts its i-th CPU where the i-th of these is, None when there is no such shape."""
-    sizes, inner = [], [lambda cpu: cpu.number, *reversed(keys.values())]
-    for small, large in pairwise(inner):
-        members: dict[object, set[object]] = {}
-        for cpu in ordered:
-            members.setdefault(large(cpu), set()).add(small(cpu))
-        sizes.append(max(map(len, members.values())))
+    groups = _label(ordered, dropped)
+    sizes = []
+    for small, large in pairwise([[cpu.number for cpu in ordered], *reversed(groups.values())]):
+        sizes.append(max(Counter(outer for outer, _inner in {*zip(large, small, strict=True)}).values()))
     threads, cores, clusters, dies = sizes
-    shape = Shape(len(ordered), len({keys["socket"](cpu) for cpu in ordered}), dies, clusters, cores, threads)
+    shape = Shape(len(ordered), len({*groups["socket"]}), dies, clusters, cores, threads)
     spans = {
         "core": threads,
         "cluster": threads * cores,
         "die": threads * cores * clusters,
         "socket": threads * cores * clusters * dies,
     }
-    fits = all(_groups(ordered, key) == _cut(len(ordered), spans[level]) for level, key in keys.items())
+    fits = all(_are_alike(labels, _cut(len(ordered), spans[level])) for level, labels in groups.items())
     return shape if fits else None
 
 
-def _groups(ordered: Sequence[HostCpu], key: Key) -> frozenset[frozenset[int]]:
-    """Return the groups of these CPUs, as sets of their places in the order."""
-    found: dict[object, set[int]] = {}
-    for place, cpu in enumerate(ordered):
-        found.setdefault(key(cpu), set()).add(place)
-    return frozenset(map(frozenset, found.values()))
+def _are_alike(one: Labels, other: Labels) -> bool:
+    """Tell whether CPUs that are together by their labels in one list are together by the other one's, too."""
+    return len({*one}) == len({*other}) == len({*zip(one, other, strict=True)})
 
 
-def _cut(count: int, span: int) -> frozenset[frozenset[int]]:
-    return frozenset(frozenset(range(first, min(first + span, count))) for first in range(0, count, span))
+def _cut(count: int, span: int) -> Labels:
+    """Return the groups of so many CPUs that follow each other, as QEMU counts them."""
+    return [place // span for place in range(count)]
 
 
 def _explain(own: Sequence[HostCpu], level: str) -> str:
     """Return why QEMU cannot show a level: its groups differ in size, and not only in the last one."""
-    keys: dict[str, Key] = {
+    keys: dict[str, Callable[[HostCpu], object]] = {
         "thread": lambda cpu: cpu.core,
         "cluster": lambda cpu: cpu.cluster,
         "die": _die,
@@ -239,14 +251,12 @@ def _name_finer_dies(own: Sequence[HostCpu]) -> list[Flattened]:
     return []
 
 
-def _judge_l3(
-    ordered: Sequence[HostCpu], shape: Shape, keys: dict[str, Key]
-) -> tuple[bool, tuple[Flattened, ...]]:
+def _judge_l3(ordered: Sequence[HostCpu], shape: Shape) -> tuple[bool, tuple[Flattened, ...]]:
     """Tell whether the guest's dies share L3 caches as the host's do; if not, a note says that it gets no L3."""
-    dies = _cut(len(ordered), shape.threads * shape.cores * shape.clusters)
+    caches = [cpu.l3 if cpu.l3 is not None else ("none", cpu.core) for cpu in ordered]
     if all(cpu.l3 is None for cpu in ordered):
         return False, ()
-    if _groups(ordered, lambda cpu: cpu.l3 if cpu.l3 is not None else ("none", cpu.core)) == dies:
+    if _are_alike(caches, _cut(len(ordered), shape.threads * shape.cores * shape.clusters)):
         return True, ()
     return False, (
         Flattened(

@@ -46,7 +46,7 @@ def copy_layer(
     return sums[0], result
 
 
-class _Signals:
+class _HeldSignals:
     """A block in which signal handlers run at once, also for signals that have been waiting."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _Helpers:
         self._stop = threading.Event()
         self._errors: list[Exception] = []
         self._threads: list[threading.Thread] = []
-        self.signals = _Signals()
+        self.signals = _HeldSignals()
 
     def start(self, work: Callable[[threading.Event], str]) -> list[str]:
         """Start a thread; what it returns is put into the list."""

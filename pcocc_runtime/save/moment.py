@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
+from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, DiskFacts, decode_disks
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.progress import Note
@@ -34,7 +34,7 @@ def read_vm(name: str, directory: Path) -> SavedVm:
     """Return the VM whose directory this is; NodeError when it is not there."""
     if not directory.is_dir():
         raise NodeError(f"{name} does not run on this node")
-    return SavedVm(name, directory, parse_facts(regular.read_json(directory / DISKS_FILE), name))
+    return SavedVm(name, directory, decode_disks(regular.read_start(directory / DISKS_FILE, MAX_DISKS), name))
 
 
 def read_disk(link: SaverConnection, index: int) -> QemuDisk:

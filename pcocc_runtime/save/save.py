@@ -18,7 +18,6 @@ from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import images, metadata, qcow2, qemu_img, references, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
-from pcocc_runtime.images.writing import WorkDirectory
 from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.save.copy import copy_layer
 from pcocc_runtime.save.drive import copy_drive
@@ -68,7 +67,7 @@ def save_vm(
     ensure_savable(vm, wish, note)
     target = choose_target(vm, wish, every, note)
     with writing.open_repo_work(target.repo) as work:
-        ensure_room(vm, wish.drive, work, target)
+        ensure_room(vm, wish.drive, target)
         if target.parent:
             writing.pin(work, target.parent.revision.layers)
         layer = work.path / "layer"
@@ -189,7 +188,7 @@ def find_layers(vm: SavedVm, every: Sequence[Repo]) -> Found:
     return Found(repo, one)
 
 
-def ensure_room(vm: SavedVm, drive: int, work: WorkDirectory, target: Target) -> None:
+def ensure_room(vm: SavedVm, drive: int, target: Target) -> None:
     """Raise RequestError, before anything is done, when the repository cannot store what is to be saved."""
     try:
         needed = vm.disk(drive).stat().st_blocks * 512

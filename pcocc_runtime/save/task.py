@@ -20,7 +20,7 @@ from pcocc_runtime.save.options import add_options, ensure_boot_disk, one_name
 from pcocc_runtime.save.save import SaveOptions, save_vm
 
 
-class _Parser(argparse.ArgumentParser):
+class _WordsParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"pcocc: error: {SAVE_VERB}: {message}\nhint: pcocc save --help\n")
         raise SystemExit(errors.EXIT_USAGE)
@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 def check_words(words: Sequence[str]) -> SaveOptions:
     """Return what the words ask for; a request that makes no sense for several tasks of one step is refused here."""
-    parser = _Parser(prog=f"srun --pcocc-vm=VMS {SAVE_VERB}", description="What 'pcocc save' runs.")
+    parser = _WordsParser(prog=f"srun --pcocc-vm=VMS {SAVE_VERB}", description="What 'pcocc save' runs.")
     add_options(parser)
     asked = parser.parse_args(words)
     if asked.dest is not None and int(os.environ.get("SLURM_STEP_NUM_TASKS") or "1") > 1:

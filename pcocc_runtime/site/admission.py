@@ -20,13 +20,13 @@ def needs_charge(rules: Sequence[ResourceSet | VmLimit]) -> bool:
     return any(one.access.accounts or one.access.partitions or one.access.qos for one in rules)
 
 
-def ensure_charged(sets: Sequence[ResourceSet], place: Charge) -> None:
+def ensure_charged(sets: Sequence[ResourceSet], charge: Charge) -> None:
     """Raise RequestError unless a job of this account, partition and QOS may use every set."""
     for one in sets:
         for noun, given, admitted in (
-            ("account", place.account, one.access.accounts),
-            ("partition", place.partition, one.access.partitions),
-            ("QOS", place.qos, one.access.qos),
+            ("account", charge.account, one.access.accounts),
+            ("partition", charge.partition, one.access.partitions),
+            ("QOS", charge.qos, one.access.qos),
         ):
             if admitted and given not in admitted:
                 raise _denial(one, f"{noun} {given!r}" if given else f"jobs without {noun}", admitted)
@@ -60,11 +60,11 @@ def find_tight(limits: Sequence[VmLimit], vms: int) -> list[VmLimit]:
 
 
 def ensure_few(
-    limits: Sequence[VmLimit], vms: int, place: Charge | None, read_person: Callable[[], Person]
+    limits: Sequence[VmLimit], vms: int, charge: Charge | None, read_person: Callable[[], Person]
 ) -> None:
-    """Raise RequestError when a job of so many VMs exceeds a limit; limits of accounts and such need `place`."""
+    """Raise RequestError when a job of so many VMs exceeds a limit; limits of accounts and such need `charge`."""
     for one in find_tight(limits, vms):
-        given = (place.account, place.partition, place.qos) if place else (None, None, None)
+        given = (charge.account, charge.partition, charge.qos) if charge else (None, None, None)
         lists = (one.access.accounts, one.access.partitions, one.access.qos)
         if all(not names or value in names for value, names in zip(given, lists, strict=True)) and (
             not one.access.users or read_person().name in one.access.users

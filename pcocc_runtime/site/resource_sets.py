@@ -57,7 +57,7 @@ def network_names(node: Node) -> tuple[str, ...]:
 
 
 _NETWORKS = Setting("networks", network_names)
-_RESOURCE_SET = (
+RESOURCE_SET = (
     _NETWORKS,
     Setting("devices", gres_counts),
     Setting("default", checks.boolean),
@@ -83,7 +83,7 @@ def parse_resources(
     for name, node in checks.read_named(tree, "resource set", problems).items():
         if node.value is None:
             node = Node({}, node.file, node.line, node.path)
-        values = checks.read_mapping(node, _RESOURCE_SET, problems)
+        values = checks.read_mapping(node, RESOURCE_SET, problems)
         names = values.get("networks", values.get("resources", {}).get("networks", ()))
         if names:
             problems += _check_networks(_networks_node(node), names, networks, broken)

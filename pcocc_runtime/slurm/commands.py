@@ -7,23 +7,31 @@ import socket
 import subprocess
 
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.slurm.accounting import SACCT_FIELDS, VmsUsage, parse_usage
-from pcocc_runtime.slurm.configuration import Place, parse_places
 from pcocc_runtime.slurm.text import (
+    SACCT_FIELDS,
+    JobEnd,
     JobFacts,
     Listed,
+    Place,
     Running,
     Step,
+    VmsUsage,
     ensure_job_number,
     field_of,
-    parse_controller,
+    find_controller,
+    find_launch_seconds,
+    is_unknown_job,
+    is_without_accounting,
+    parse_configuration,
     parse_job,
-    parse_launch_seconds,
+    parse_job_end,
     parse_listed,
+    parse_places,
     parse_presence,
     parse_running,
     parse_slurmd_version,
     parse_steps,
+    parse_usage,
 )
 from pcocc_runtime.system import process
 
@@ -34,6 +42,12 @@ def read_job(job: int) -> JobFacts:
         ["scontrol", "show", "job", "--oneliner", str(job)], hint="is slurmctld up? try `scontrol ping`"
     )
     return parse_job(job, text)
+
+
+def read_job_end(job: int) -> JobEnd:
+    """Return when a job will end; NodeError when slurmctld does not answer, or knows it no more."""
+    argv, env = ["scontrol", "show", "job", "--oneliner", str(job)], {**os.environ, "SLURM_TIME_FORMAT": "%s"}
+    return parse_job_end(process.run(argv, env=env))
 
 
 def read_boot_steps(job: int) -> tuple[Step, ...]:
@@ -66,7 +80,7 @@ def list_nodes(text: str) -> list[str]:
 
 def read_launch_seconds() -> float:
     """Return how long an srun waits for its nodes to begin with a step."""
-    return parse_launch_seconds(process.run(["scontrol", "show", "config"]))
+    return find_launch_seconds(parse_configuration(process.run(["scontrol", "show", "config"])))
 
 
 def cancel_step_of(job: int, pid: int) -> None:
@@ -89,7 +103,7 @@ def read_running(job: str) -> Running:
         shown = process.run(["scontrol", "--oneliner", "show", "job", job])
         steps = process.run(["scontrol", "--oneliner", "show", "step", field_of(shown, "JobId", job)])
     except NodeError as error:
-        if "Invalid job id" not in error.message:
+        if not is_unknown_job(error.message):
             raise
         raise RequestError(f"Slurm knows no running job {job}", "'squeue' lists the jobs that run") from None
     return parse_running(job, shown, steps)
@@ -111,7 +125,7 @@ def list_running(user: str | None) -> tuple[Listed, ...]:
 
 def read_controller() -> str | None:
     """Return the IPv4 address of the first slurmctld's host, None when it cannot be found out."""
-    host = parse_controller(process.run(["scontrol", "show", "config"]))
+    host = find_controller(parse_configuration(process.run(["scontrol", "show", "config"])))
     return resolve_host(host) if host else None
 
 
@@ -124,7 +138,7 @@ def resolve_host(name: str) -> str | None:
 
 
 def read_settings() -> str:
-    """Return slurmctld's settings as text, for configuration.py to parse; NodeError when it does not answer."""
+    """Return slurmctld's settings as text, for text.py to parse; NodeError when it does not answer."""
     return process.run(["scontrol", "show", "config"], hint="is slurmctld up? try `scontrol ping`")
 
 
@@ -153,7 +167,7 @@ def read_usage_of(job: str) -> tuple[VmsUsage, ...]:
     try:
         found = parse_usage(process.run([*argv, f"--format={','.join(SACCT_FIELDS)}"], hint="is slurmdbd up?"))
     except NodeError as error:
-        if "accounting storage is disabled" not in error.message:
+        if not is_without_accounting(error.message):
             raise
         raise RequestError(
             "this site's Slurm keeps no accounting, which tells what VMs have used (AccountingStorageType)",

@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from pcocc_runtime.documents import wire, wire_steps
@@ -17,6 +18,7 @@ from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
 from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number, is_told_already
 from pcocc_runtime.system import drop, installed, run_as
+from pcocc_runtime.terminal import printable
 
 
 def find_own_job(job: str, deed: str = "use") -> Running:
@@ -25,6 +27,10 @@ def find_own_job(job: str, deed: str = "use") -> Running:
     running = read_running(job)
     if os.geteuid() != running.uid:
         raise RequestError(f"job {job} belongs to {running.user}, and only its owner can {deed} its VMs")
+    return _ensure_awake(job, running)
+
+
+def _ensure_awake(job: str, running: Running) -> Running:
     if running.state == "SUSPENDED":
         raise RequestError(
             f"job {job} is suspended, and its VMs with it", f"'scontrol resume {running.job}' lets them go on"
@@ -49,6 +55,23 @@ def run_step(
     ensure_job_number(job)
     ensure_vm_set(vms)
     return run_vm_step(operation_argv(find_own_job(job, deed).job, vms, words, streams=streams))
+
+
+def run_step_for_root(job: str, vms: str, words: Sequence[str]) -> int:
+    """Run an operation in VMs of anybody's job, as its owner, and write what it has said, without what moves a cursor.
+
+    It is the owner's process, which may say anything. Return its exit status.
+    """
+    ensure_job_number(job)
+    ensure_vm_set(vms)
+    running = _ensure_awake(job, read_running(job))
+    if running.uid == 0:
+        return run_vm_step(operation_argv(running.job, vms, words))
+    done = _run_as_owner(running, operation_argv(running.job, vms, words), {})
+    for stream, data in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
+        lines = data.decode(errors="replace").splitlines()
+        stream.write("".join(f"{printable(line)}\n" for line in lines if not is_told_already(line)))
+    return done.status
 
 
 LAUNCHER = f"{installed.LIBEXEC}/launch"
@@ -161,7 +184,8 @@ def run_network_step(running: Running, words: Sequence[str]) -> tuple[str, str]:
     """Run `network_argv` as the job's user, even when root asks; return its stdout and stderr."""
     argv = network_argv(running, words)
     if os.geteuid() == 0 and running.uid != 0:
-        return _run_as_owner(running, argv)
+        ended = _run_as_owner(running, argv, network_environment(running))
+        return ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace")
     env = {**_clean_environment(), **network_environment(running)}
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=env, cwd="/",
@@ -176,17 +200,16 @@ _ROOTS = ("PATH", "LANG", "LC_ALL", "TZ", *sorted(_KEPT))
 _ASK_SECONDS = 900.0
 
 
-def _run_as_owner(running: Running, argv: Sequence[str]) -> tuple[str, str]:
+def _run_as_owner(running: Running, argv: Sequence[str], environment: Mapping[str, str]) -> run_as.Finished:
     rights = drop.Rights(running.uid, running.gid, os.getgrouplist(running.user, running.gid))
-    env = {name: os.environ[name] for name in _ROOTS if name in os.environ} | network_environment(running)
+    env = {name: os.environ[name] for name in _ROOTS if name in os.environ} | dict(environment)
     env |= {"USER": running.user, "LOGNAME": running.user, "HOME": "/"}
     try:
-        done = run_as.run_as(rights, argv, env, seconds=_ASK_SECONDS)
+        return run_as.run_as(rights, argv, env, seconds=_ASK_SECONDS)
     except OSError as error:
         raise NodeError(f"srun cannot be run here as {running.user}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise NodeError(f"the nodes of job {running.job} have not answered completely") from None
-    return done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
 def operation_argv(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pcocc_runtime.documents.wire import BOOT_STEP
 from pcocc_runtime.errors import NodeError, RequestError, one_line
@@ -13,10 +14,8 @@ from pcocc_runtime.errors import NodeError, RequestError, one_line
 def ensure_job_number(text: str) -> None:
     """Raise RequestError unless a text is the number of a job, or of a task of a job array as JOB_TASK."""
     if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
-        raise RequestError(
-            f"{text!r} is not the number of a job",
-            "squeue shows the numbers; a task of a job array is JOB_TASK",
-        )
+        hint = "squeue shows the numbers; a task of a job array is JOB_TASK"
+        raise RequestError(f"{text!r} is not the number of a job", hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class JobFacts:
     """A running job as scontrol(1) shows it, memory in MiB.
 
     Slurm limits memory by CPU or by node, and the other is 0; both are 0 when it does not limit memory.
-    `array_task` is None for a job that is not a task of an array.
+    `array_task` is None for a job that is not a task of an array. It has been requeued `restarts` times.
     """
 
     job: int
@@ -33,6 +32,7 @@ class JobFacts:
     memory_per_cpu: int
     memory_per_node: int
     array_task: int | None = None
+    restarts: int = 0
 
     def task_memory(self, tasks: int) -> int:
         """Return the memory of one of `tasks` tasks in MiB, 0 for no limit."""
@@ -47,14 +47,27 @@ def parse_job(job: int, text: str) -> JobFacts:
         nodes = int(fields["NumNodes"].partition("-")[0])
         cpus = int(fields.get("CPUs/Task", "1").replace("N/A", "1"))
     except (KeyError, ValueError):
-        raise NodeError(
-            f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]
-        ) from None
+        raise NodeError(f"scontrol says nothing about the nodes of job {job}", hint=text.strip()[:200]) from None
     task = fields.get("ArrayTaskId", "")
-    return JobFacts(
-        job, nodes, cpus, mebibytes(fields.get("MinMemoryCPU", "0")),
-        mebibytes(fields.get("MinMemoryNode", "0")), int(task) if task.isdecimal() else None,
-    )
+    by_cpu, by_node = (mebibytes(fields.get(name, "0")) for name in ("MinMemoryCPU", "MinMemoryNode"))
+    restarts = int(fields.get("Restarts", "0"))
+    return JobFacts(job, nodes, cpus, by_cpu, by_node, int(task) if task.isdecimal() else None, restarts)
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """Whether a job runs, when Slurm will end it (seconds of the epoch, None: never), and whether to make way."""
+
+    runs: bool
+    at: int | None
+    preempted: bool
+
+
+def parse_job_end(text: str) -> JobEnd:
+    """Parse `scontrol show job -o` with times as seconds of the epoch (SLURM_TIME_FORMAT=%s)."""
+    at = field_of(text, "EndTime")
+    state, preempted = field_of(text, "JobState"), field_of(text, "PreemptTime")
+    return JobEnd(state == "RUNNING", int(at) if at.isdecimal() else None, preempted.isdecimal())
 
 
 def mebibytes(text: str) -> int:
@@ -111,8 +124,7 @@ _STEP_ENDS = re.compile(r"error: \*\*\* STEP |srun: Job step aborted|srun: forci
 _TASK_KILLED = re.compile(r"srun: error: (\S+): tasks? ([0-9,-]+): Killed")
 # what it says of a task or node that failed before it had a VM
 _LOST = re.compile(
-    r"srun: error: \S+: tasks? [0-9,-]+: |srun: error: (Task launch|Application launch|Unable to create"
-    r" step|Node failure)"
+    r"srun: error: (\S+: tasks? [0-9,-]+: |Task launch|Application launch|Unable to create step|Node failure)"
 )
 _ROUTINE = re.compile(
     r"\S+: terminating on signal 15 |srun: (Force Terminated|Complete|error: .*: (Terminated|Exited with exit"
@@ -146,6 +158,16 @@ def is_told_already(line: str) -> bool:
     return re.match(r"srun: error: \S+: tasks? [0-9,-]+: Exited with exit code \d+\s*$", line) is not None
 
 
+def is_unknown_job(complaint: str) -> bool:
+    """Tell whether scontrol complains that slurmctld does not know a job, or knows it no longer."""
+    return "Invalid job id" in complaint
+
+
+def is_without_accounting(complaint: str) -> bool:
+    """Tell whether sacct complains that the site's Slurm keeps no accounting."""
+    return "accounting storage is disabled" in complaint
+
+
 def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
     """Return the nodes, if known, where slurmstepd's and srun's lines say a program is missing; None if none do.
 
@@ -158,23 +180,9 @@ def find_nodes_without(program: str, lines: Sequence[str]) -> set[str] | None:
     return {match[1] for line in lines if (match := started.match(line))}
 
 
-def parse_controller(shown: str) -> str | None:
-    """Return the address, or else the name, of the first slurmctld's host in `scontrol show config`."""
-    match = re.search(r"(?m)^SlurmctldHost\[0\]\s*=\s*([^(\s]+)(?:\(([^)]+)\))?", shown)
-    return match and (match[2] or match[1])
-
-
-def parse_launch_seconds(shown: str) -> float:
-    """Return how long an srun waits for its nodes to begin a step, prolog included, from `scontrol show config`."""
-    return float(
-        sum(int(one) for one in re.findall(r"(?m)^(?:BatchStartTimeout|MessageTimeout)\s*=\s*(\d+)", shown))
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A job whose VMs run: its owner, and the nodes of its boot step, as a count and as Slurm writes a list, and its
-    VMs' number.
+    """A job whose VMs run: its owner, the nodes of its boot step, as a count and as Slurm writes a list, and its VMs.
 
     `boot` tells this boot step from every other, also from one that the same job had before it was requeued.
     """
@@ -196,16 +204,10 @@ _RUNS = {"RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING"}
 
 def _not_running(job: str, state: str) -> RequestError:
     if state in _WAITS:
-        return RequestError(
-            f"job {job} has not started yet", f"'squeue --start -j {job}' says when it is expected to"
-        )
+        return RequestError(f"job {job} has not started yet", f"'squeue --start -j {job}' says when it is expected to")
     if state and state not in _RUNS:
-        return RequestError(
-            f"job {job} has ended ({state.lower()})", "'pcocc ps' lists your running virtual clusters"
-        )
-    return RequestError(
-        f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them"
-    )
+        return RequestError(f"job {job} has ended ({state.lower()})", "'pcocc ps' lists your running virtual clusters")
+    return RequestError(f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them")
 
 
 def parse_running(job: str, shown: str, steps: str) -> Running:
@@ -266,3 +268,133 @@ def parse_slurmd_version(shown: str) -> str | None:
     """Return the release in what `scontrol show slurmd` prints, None when it names none."""
     found = re.search(r"(?m)^Version\s*=\s*(\S+)", shown)
     return found[1] if found else None
+
+
+def parse_configuration(text: str) -> dict[str, str]:
+    """Return the settings that `scontrol show config` prints, by their names; what is not set is empty."""
+    pairs = re.findall(r"(?m)^(\w[\w\[\]]*)[ \t]*=[ \t]*(.*?)[ \t]*$", text)
+    return {name: "" if value in ("(null)", "N/A", "n/a") else value for name, value in pairs}
+
+
+def find_controller(settings: Mapping[str, str]) -> str | None:
+    """Return the address, or else the name, of the host of the first slurmctld."""
+    match = re.match(r"([^(\s]+)(?:\(([^)]+)\))?", settings.get("SlurmctldHost[0]", ""))
+    return match and (match[2] or match[1])
+
+
+def find_launch_seconds(settings: Mapping[str, str]) -> float:
+    """Return how long an srun waits for its nodes to begin a step, prolog included."""
+    return float(sum(parse_seconds(settings, name) or 0 for name in ("BatchStartTimeout", "MessageTimeout")))
+
+
+def parse_licences(text: str) -> dict[str, int]:
+    """Return each licence of slurm.conf's Licenses with its number, from a text such as `matlab:10,pkey2000`."""
+    pairs = (part.strip().replace("*", ":").partition(":") for part in re.split("[,;]", text) if part.strip())
+    return {name: int(count) if count.isdecimal() else 1 for name, _, count in pairs}
+
+
+def parse_moment(text: str) -> str | None:
+    """Return when slurmctld wrote its settings by its own clock, as YYYY-MM-DDTHH:MM:SS in the local time zone."""
+    found = re.search(r"(?m)^Configuration data as of (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)$", text)
+    return found[1] if found else None
+
+
+def parse_seconds(settings: Mapping[str, str], name: str) -> int | None:
+    """Return a setting that is a number of seconds, as in `30 sec`."""
+    found = re.match(r"\d+", settings.get(name, ""))
+    return int(found[0]) if found else None
+
+
+class Place(NamedTuple):
+    """A node and a partition that it is in."""
+
+    node: str
+    partition: str
+
+
+def parse_places(text: str) -> list[Place]:
+    """Parse the lines `NODE PARTITION` of sinfo(1); each node counts once, with its first partition."""
+    found: dict[str, Place] = {}
+    for line in text.splitlines():
+        node, _, partition = line.strip().partition(" ")
+        if node:
+            found.setdefault(node, Place(node, partition.strip().rstrip("*")))
+    return list(found.values())
+
+
+def parse_release(text: str) -> tuple[int, int] | None:
+    """Return a release's year and month from a text such as `slurm 22.05.8`: a plugin is built for one of them."""
+    found = re.search(r"\b(\d\d)\.(\d\d)\b", text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+# the name comes last: a step may have any
+SACCT_FIELDS = (
+    "JobID", "NTasks", "Elapsed", "TotalCPU", "AveCPU", "MinCPU", "MinCPUTask", "AveRSS", "MaxRSS",
+    "MaxRSSTask", "State", "JobName",
+)  # fmt: skip
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_TIME = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class VmsUsage:
+    """What the VMs of one boot of a job have used: times in seconds, memory in bytes; None where Slurm says nothing.
+
+    A VM is a task, and Slurm keeps means and extremes of tasks: `least_cpu` and `most_memory` are a value and
+    the rank of the VM that it is of.
+    """
+
+    job: str
+    vms: int
+    elapsed: int | None
+    cpu: int | None
+    mean_cpu: int | None
+    least_cpu: tuple[int, int] | None
+    mean_memory: int | None
+    most_memory: tuple[int, int] | None
+    state: str
+
+
+def parse_usage(text: str) -> tuple[VmsUsage, ...]:
+    """Parse sacct's lines of these fields; lines of other steps, and lines of names with line ends, are left out."""
+    found = []
+    for line in text.splitlines():
+        words = line.split("|", len(SACCT_FIELDS) - 1)
+        if len(words) == len(SACCT_FIELDS) and words[-1] == BOOT_STEP and re.fullmatch(r"\d+(_\d+)?\.\d+", words[0]):
+            found.append(_parse(dict(zip(SACCT_FIELDS, words, strict=True))))
+    return tuple(found)
+
+
+def _parse(fields: dict[str, str]) -> VmsUsage:
+    tasks = fields["NTasks"]
+    return VmsUsage(
+        fields["JobID"].partition(".")[0],
+        int(tasks) if tasks.isdecimal() else 0,
+        parse_used_time(fields["Elapsed"]),
+        parse_used_time(fields["TotalCPU"]),
+        parse_used_time(fields["AveCPU"]),
+        _of_task(parse_used_time(fields["MinCPU"]), fields["MinCPUTask"]),
+        parse_used_memory(fields["AveRSS"]),
+        _of_task(parse_used_memory(fields["MaxRSS"]), fields["MaxRSSTask"]),
+        one_line(fields["State"]),
+    )
+
+
+def _of_task(value: int | None, task: str) -> tuple[int, int] | None:
+    return (value, int(task)) if value is not None and task.isascii() and task.isdecimal() else None
+
+
+def parse_used_time(text: str) -> int | None:
+    """Return a time as Slurm writes it ([DAYS-]HH:MM:SS, or MM:SS.mmm) in seconds, None for any other text."""
+    found = _TIME.fullmatch(text)
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(word or 0) for word in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def parse_used_memory(text: str) -> int | None:
+    """Return a size as sacct writes it (1234K, 1.50G, or bytes) in bytes, None for any other text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else None

@@ -1,14 +1,13 @@
 """The operation `@checkpoint`: this VM's part in a checkpoint of its cluster (docs/decisions/058-checkpoint.md).
 
-Each VM's task makes its VM stand still and says so. When all do, it is told to store, and says when it has. When all
-have, it is told to let its VM go on or to have it stay still; then it computes sums and writes the VM's record. Its VM
-goes on whenever its input ends before that, and however this process ends.
+Each VM has a task, which stops the VM and says so. When all tasks have said that, they are told to store their VMs, and
+each says when it is done. When all are done, they are told whether the VMs shall go on or stay still. Then each task
+computes sums and writes its VM's record. The VM goes on if its task's input ends too early, and however the task ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -16,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.boot import BOOT_FILE
@@ -26,6 +24,7 @@ from pcocc_runtime.documents.checkpoint import (
     END_IT,
     FAR,
     GO_ON,
+    HOLD_IT,
     KEEP_IT,
     MEMORY,
     PAUSED,
@@ -37,15 +36,18 @@ from pcocc_runtime.documents.checkpoint import (
     VARIABLES,
     SeenFile,
     StoredFile,
+    TaskWord,
     VmCheckpoint,
+    encode_task_word,
     encode_vm_checkpoint,
     is_hosts_cpu,
     plan_words,
 )
-from pcocc_runtime.documents.disks import DISKS_FILE, DiskFacts, parse_facts
+from pcocc_runtime.documents.command_line import COMMAND_FILE, MAX_COMMAND, decode_command_line
+from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, DiskFacts, decode_disks
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, decode_topology
 from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
-from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, STAYS, decode_pause
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
@@ -68,13 +70,13 @@ def check_words(words: Sequence[str]) -> Path:
 
 
 def operate(job: int, vm: str, place: Path) -> int:
-    """Store the VM, which runs on this node, in a directory that is there already."""
+    """Store the VM, which runs on this node, in a directory that exists already."""
     with Monitor(job, vm) as monitor, contextlib.ExitStack() as still:
         directory = Path(monitor.directory)
-        disks = parse_facts(regular.read_json(directory / DISKS_FILE), vm)
-        argv = _read_argv(directory, vm)
+        disks = decode_disks(regular.read_start(directory / DISKS_FILE, MAX_DISKS), vm)
+        argv = decode_command_line(regular.read_start(directory / COMMAND_FILE, MAX_COMMAND), vm)
         _ensure_storable(job, monitor, argv)
-        still.enter_context(_paused(directory, vm))
+        keeper = still.enter_context(_paused(directory, vm))
         _say(PAUSED, vm)
         _await(STORE)
         record, found = _store(job, monitor, disks, argv, place)
@@ -84,20 +86,18 @@ def operate(job: int, vm: str, place: Path) -> int:
         record = replace(record, files={kind: _sum(path, vm) for kind, path in found.items()})
         files.replace_file(place / f"{vm}.json", encode_vm_checkpoint(record))
         _say(SUMMED, vm)
-        if _await(KEEP_IT, END_IT) == END_IT:
+        told = _await(KEEP_IT, END_IT, HOLD_IT)
+        if told == HOLD_IT:
+            keeper.sendall(STAYS)
+            if _await(KEEP_IT, at_end=END_IT) == KEEP_IT:
+                keeper.sendall(GOES_ON)
+        elif told == END_IT:
             _end(monitor)
     return 0
 
 
-def _read_argv(directory: Path, vm: str) -> list[str]:
-    argv = regular.read_json(directory / "qemu.json")
-    if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
-        raise NodeError(f"how {vm} was started is not known: qemu.json in its directory is missing or damaged")
-    return argv
-
-
 def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
-    """Raise RequestError for what a VM cannot be stored with."""
+    """Raise RequestError if the VM has something with which it cannot be stored."""
     vm = monitor.vm
     what = next((what for word, what in _HINDRANCES.items() if any(one.startswith(word) for one in argv)), None)
     if what:
@@ -106,7 +106,7 @@ def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
     for one in node.networks:
         if isinstance(one, BridgedFacts) and int(vm[2:]) in one.ranks:
             raise RequestError(
-                f"{vm} is on network {one.name!r} of the site, which another job's VMs have other MAC addresses on",
+                f"{vm} cannot be stored: on the site's network {one.name!r} its MAC address belongs to this job alone",
                 "boot the job with a template that has private networks only",
             )
     for reason in monitor.command("query-migrate").get("blocked-reasons", ()):
@@ -117,45 +117,55 @@ def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _paused(directory: Path, vm: str) -> Iterator[None]:
-    """Have the VM stand still in the block; its keeper lets it go on, also when this process is killed."""
+def _paused(directory: Path, vm: str) -> Iterator[socket.socket]:
+    """Make the VM stand still during the block, and yield its keeper.
+
+    The keeper lets the VM go on afterwards, even if this process is killed.
+    """
     with socket.socket(socket.AF_UNIX) as keeper:
         try:
             keeper.settimeout(_PAUSE_SECONDS)
             keeper.connect(str(directory / PAUSE_SOCKET))
-            answer: dict[str, Any] = json.loads(keeper.recv(4096) or b'{"error": ""}')
+            answer = keeper.recv(4096)
+            state = decode_pause(answer).state if answer else None
         except TimeoutError:
             raise NodeError(f"the QEMU of {vm} does not answer") from None
         except (OSError, ValueError):
             raise NodeError(f"{vm} has ended", "'pcocc ps -l' lists the VMs that run") from None
-        if "error" in answer:
-            why = f"does not run: it is {answer['error']}" if answer["error"] else "is being stored already"
-            raise RequestError(f"{vm} {why}", "a checkpoint is of VMs that run, one checkpoint at a time")
-        yield
+        if not answer:
+            raise RequestError(f"{vm} is being stored already", "wait until the other checkpoint has been made")
+        if state is not None:
+            raise RequestError(f"{vm} does not run: it is {state}", "a checkpoint can be made of VMs that run")
+        yield keeper
 
 
-def _say(word: str, vm: str, *more: int) -> None:
-    os.write(1, f"{' '.join([word, vm, *map(str, more)])}\n".encode())
+def _say(word: str, vm: str, done: int = 0, total: int = 0) -> None:
+    os.write(1, encode_task_word(TaskWord(word, vm, done, total)))
 
 
-def _await(*words: str) -> str:
-    """Return which of the words comes as a line of our input; NodeError when it ends instead."""
+def _await(*words: str, at_end: str = "") -> str:
+    """Return which of the words is the next line of our input; if that ends, `at_end`, or else NodeError."""
     line = b""
     while not line.endswith(b"\n") and len(line) < _LONGEST_WORD:
-        piece = os.read(0, 1)  # no more than the line: the next one is for who reads next
+        piece = os.read(0, 1)  # not more than this line: the next one is for whoever reads next
+        if not piece and at_end:
+            return at_end
         if not piece:
-            raise NodeError("the checkpoint was cut off", "the VMs go on, and an older checkpoint is as it was")
+            raise NodeError("the checkpoint was interrupted", "the VMs go on; an older checkpoint is unchanged")
         line += piece
     word = line.decode(errors="replace").strip()
     if word not in words:
-        raise RequestError(f"{word[:40]!r} is not what @checkpoint waits for", "'pcocc checkpoint' runs it")
+        raise RequestError(f"@checkpoint does not wait for {word[:40]!r}", "use 'pcocc checkpoint', which runs it")
     return word
 
 
 def _store(
     job: int, monitor: Monitor, disks: DiskFacts, argv: Sequence[str], place: Path
 ) -> tuple[VmCheckpoint, dict[str, Path]]:
-    """Store what changes as soon as the VM goes on; return its record without files, and the files by kind."""
+    """Store everything that would change once the VM goes on.
+
+    Return the VM's record, still without its files, and the paths of those files by their kind.
+    """
     vm, words = monitor.vm, plan_words(argv)
     told = monitor.command("query-version")["qemu"]
     version = (int(told["major"]), int(told["minor"]))
@@ -192,11 +202,11 @@ def _see(path: Path) -> SeenFile:
 
 
 def _store_memory(monitor: Monitor, path: Path, mapped: bool) -> None:
-    """Have QEMU write memory and devices; its disks are written out, and let go, before it is done."""
+    """Have QEMU write memory and devices. Before it is done, it writes its disks out and releases them."""
     parameters, take, arguments = plan_writing(mapped)
     monitor.command("migrate-set-capabilities", plan_capabilities(mapped))
     monitor.command("migrate-set-parameters", parameters)
-    # QEMU opens a descriptor of its own for writing only if that is what it may be used for
+    # write-only, because QEMU refuses a descriptor whose access mode is not the one that it needs
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         taken = monitor.say({"execute": take, "arguments": arguments}, fd=fd)
@@ -211,7 +221,7 @@ def _store_memory(monitor: Monitor, path: Path, mapped: bool) -> None:
 
 
 def _follow(monitor: Monitor) -> None:
-    """Wait until QEMU has written all; NodeError when it cannot."""
+    """Wait until QEMU has written everything; NodeError if it cannot."""
     advance = _meter(monitor.vm)
     while (state := monitor.command("query-migrate")).get("status") != "completed":
         if state.get("status") in ("failed", "cancelled", "cancelling"):
@@ -224,7 +234,7 @@ def _follow(monitor: Monitor) -> None:
 
 
 def _meter(vm: str) -> Advance:
-    """Return what tells how far the VM's task is, not too often: all VMs' come over one srun."""
+    """Return a function that says how far the VM's task is; not too often, as one srun carries what all tasks say."""
     told = time.monotonic()
 
     def advance(done: int, total: int) -> None:
@@ -249,7 +259,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _sum(path: Path, vm: str) -> StoredFile:
-    """Have a file on disk, and return what it is."""
+    """Wait until a file is on disk, and return its size and sum."""
     with open(path, "rb") as stream:
         os.fsync(stream.fileno())
         size = os.fstat(stream.fileno()).st_size
@@ -257,7 +267,7 @@ def _sum(path: Path, vm: str) -> StoredFile:
 
 
 def _end(monitor: Monitor) -> None:
-    """End QEMU, and wait until it has gone."""
+    """End QEMU, and wait until it is gone."""
     with contextlib.suppress(QemuGone, TimeoutError):
         monitor.command("quit")
         while True:

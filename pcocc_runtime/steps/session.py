@@ -24,6 +24,7 @@ from pcocc_runtime.guest.ssh import ssh_argv
 from pcocc_runtime.steps.environment import take_environment_before
 from pcocc_runtime.steps.reaching import Approach, AttachError, StepVm, cut_off, job_directory, read_complaint
 from pcocc_runtime.steps.signals import Signals, ignore
+from pcocc_runtime.system.used import mark_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +111,7 @@ class GuestCommand:
 
     def run(self, argv: Sequence[str], script: bool) -> int:
         """Run it, or this node's script; return its exit status. AttachError when the VM ends before."""
+        mark_command(f"{self.vm.job_directory}/{self.vm.name}")
         try:
             if script:
                 return self._run_script(self._script(self._stage_batch(argv), called="slurm_script"))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pcocc_runtime.documents.hardware import MAX_TOPOLOGY, TOPOLOGY_FILE, VmTopology, decode_topology
 from pcocc_runtime.documents.topology_answer import OtherThread, encode_topology_answer
 from pcocc_runtime.errors import NodeError, RequestError
+from pcocc_runtime.qemu.lstopo import Drawn, find_guest_differences, find_host_differences, parse_lstopo
 from pcocc_runtime.qemu.observed import (
     Observed,
     find_differences,
@@ -24,29 +25,40 @@ from pcocc_runtime.steps.qemu import Monitor
 from pcocc_runtime.system import regular
 
 _CHECK, _JSON = "--check", "--json"
+_GUEST, _HOST = "--guest-lstopo", "--host-lstopo"
+_MAX_XML = 16 * 1024 * 1024  # bytes; 256 CPUs take a quarter of one MiB
 
 
 class TopologyWish(NamedTuple):
-    """What is wanted: exit status 1 on a difference, and JSON."""
+    """What is wanted: exit status 1 on a difference, JSON, and files of lstopo's to compare."""
 
     check: bool = False
     json: bool = False
+    guest: str = ""
+    host: str = ""
 
 
 def check_words(words: Sequence[str]) -> TopologyWish:
     """Return what is wanted."""
-    if not {*words} <= {_CHECK, _JSON}:
-        raise RequestError(f"@topology takes {_CHECK} and {_JSON}", "this is what 'pcocc topology' runs")
-    return TopologyWish(_CHECK in words, _JSON in words)
+    files = dict(word.split("=", 1) for word in words if word.startswith((f"{_GUEST}=", f"{_HOST}=")))
+    plain = {word for word in words if word.partition("=")[0] not in files}
+    if not plain <= {_CHECK, _JSON} or not all(files.values()):
+        raise RequestError(
+            f"@topology takes {_CHECK}, {_JSON}, {_GUEST}=FILE and {_HOST}=FILE", "this is what 'pcocc topology' runs"
+        )
+    return TopologyWish(_CHECK in plain, _JSON in plain, files.get(_GUEST, ""), files.get(_HOST, ""))
 
 
 def operate(job: int, vm: str, wish: TopologyWish) -> int:
     """Show it with each difference; with `check`, fail when there is one."""
+    drawn = {name: _read_lstopo(name) for name in (wish.guest, wish.host) if name}
     with Monitor(job, vm) as monitor:
         planned = _read_planned(monitor.directory, vm)
         seen = _observe(planned.pid, monitor.command("query-cpus-fast"))
     node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
     differences = find_differences(planned, seen)
+    differences += find_guest_differences(planned, drawn[wish.guest]) if wish.guest else []
+    differences += find_host_differences(planned, drawn[wish.host]) if wish.host else []
     if wish.json:
         answer = plan_topology_answer(vm, node, planned, seen, differences)
         sys.stdout.write(encode_topology_answer(answer))
@@ -56,6 +68,13 @@ def operate(job: int, vm: str, wish: TopologyWish) -> int:
         if wish.check and not differences:
             sys.stdout.write(f"{vm}: ok: it runs as it is planned\n")
     return int(wish.check and bool(differences))
+
+
+def _read_lstopo(name: str) -> Drawn:
+    data = regular.read_start(Path(name), _MAX_XML)
+    if data is None:
+        raise RequestError(f"there is no file {name} on {os.uname().nodename}, where the VM runs")
+    return parse_lstopo(data, name)
 
 
 def _read_planned(directory: str, vm: str) -> VmTopology:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcocc_runtime import errors
 from pcocc_runtime.documents import wire_steps
-from pcocc_runtime.documents.cluster import Cluster
+from pcocc_runtime.documents.cluster import ARRAY_TASK, Cluster
 from pcocc_runtime.documents.hook import plan_hook_cluster
+from pcocc_runtime.documents.typed_options import decode_typed_options
 from pcocc_runtime.settings import directories
 from pcocc_runtime.site import admission, hooks
 from pcocc_runtime.site.check import load_site_and_templates
+from pcocc_runtime.site.resource_sets import ResourceSet
 from pcocc_runtime.site.site import Site
 from pcocc_runtime.submit import freeze, restart
+from pcocc_runtime.submit.checkpoints import ensure_storable, parse_checkpoints
 from pcocc_runtime.submit.request import (
     Request,
     RequestPart,
@@ -25,6 +31,7 @@ from pcocc_runtime.submit.request import (
 )
 from pcocc_runtime.submit.submission import Caller
 from pcocc_runtime.system import accounts, user_files
+from pcocc_runtime.system.checkpoint_place import ensure_makable
 from pcocc_runtime.templates import inherit
 from pcocc_runtime.templates.fill import typed_path
 
@@ -45,9 +52,10 @@ def check_request(request_json: str) -> tuple[int, str]:
 
 
 def _answer(request_json: str) -> str:
-    if wanted := find_restart(request_json):
+    options = decode_typed_options(request_json)
+    if wanted := find_restart(options):
         return _answer_restart(wanted)
-    asked = parse_request(request_json)
+    asked = parse_request(options)
     if asked.vms:
         parse_vms(asked.vms, asked.vm_count)
     problems: list[errors.ConfigError] = []
@@ -63,6 +71,7 @@ def _answer(request_json: str) -> str:
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)
     _ensure_admitted(cluster, site, every)
+    cluster = _with_checkpoints(cluster, asked.checkpoints, sets, site)
     hooks.run_hooks(directory, plan_hook_cluster(hooks.SUBMIT, caller.user, None, cluster))
     return render_answer(asked.parts, cluster, notes)
 
@@ -74,15 +83,31 @@ def _answer_restart(wanted: RestartRequest) -> str:
     site, _every = load_site_and_templates(directory, directories.user_dir(os.environ), problems)
     if problems:
         raise problems[0]
-    place = typed_path(wanted.directory, user_files.working_directory(), os.environ.get("HOME", "/"))
-    cluster = restart.read_cluster_of(place)
+    cluster = restart.read_cluster_of(_typed(wanted.directory))
     if wanted.vms:
         parse_vms(wanted.vms, cluster.vm_count)
     sets = restart.find_sets(cluster, site)
     admission.ensure_compatible(sets, site.all_networks)
     admission.ensure_admitted(sets, accounts.read_person_here)
+    cluster = _with_checkpoints(cluster, wanted.checkpoints, sets, site)
     hooks.run_hooks(directory, plan_hook_cluster(hooks.SUBMIT, accounts.user_name(), None, cluster))
     return render_answer(tuple(RequestPart(one.template, one.count) for one in cluster.groups), cluster)
+
+
+def _with_checkpoints(cluster: Cluster, text: str | None, sets: Sequence[ResourceSet], site: Site) -> Cluster:
+    """Return the cluster with what --pcocc-checkpoint asks for, if anything; RequestError when it cannot be."""
+    if text is None:
+        return cluster
+    asked = parse_checkpoints(text)
+    asked = replace(asked, directory=_typed(asked.directory))
+    if ARRAY_TASK not in asked.directory:  # else it is known when its task boots
+        ensure_makable(Path(asked.directory))
+    ensure_storable(cluster, sets, site.all_networks)
+    return replace(cluster, checkpoints=asked)
+
+
+def _typed(path: str) -> str:
+    return typed_path(path, user_files.working_directory(), os.environ.get("HOME", "/"))
 
 
 def _with_images(every: dict[str, Template], asked: Request, repos: tuple[Repo, ...]) -> dict[str, Template]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pcocc_runtime.documents.cluster import Cluster, Mount, encode_cluster, sets_text
+from pcocc_runtime.documents.typed_options import TypedOptions
 from pcocc_runtime.errors import RequestError, one_line
 from pcocc_runtime.settings.checks import is_template_name
 from pcocc_runtime.templates.values import TAG
@@ -16,9 +15,6 @@ from pcocc_runtime.templates.values import TAG
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
 _MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
 _SET_FORM = "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2"
-_NEEDY = {
-    "images": "image", "mounts": "mount", "user_data": "user-data", "user_data_force": "user-data-force",
-}
 MAX_TEXT = 16 * 1024
 _MOST_NOTES, _LONGEST_NOTE = 8, 600
 
@@ -41,6 +37,7 @@ class Request:
     user_data: str | None = None
     vms: str | None = None
     user_data_force: bool = False
+    checkpoints: str | None = None
 
     @property
     def vm_count(self) -> int:
@@ -48,51 +45,63 @@ class Request:
         return sum(part.count for part in self.parts)
 
 
-def parse_request(text: str) -> Request:
-    """Return the request that the plugin hands over as JSON."""
-    tree: dict[str, Any] = json.loads(text)
-    if tree.get("template") == "":
+def parse_request(options: TypedOptions) -> Request:
+    """Return the request for VMs that boot."""
+    if options.template == "":
         raise RequestError(
             "--pcocc-template has no value",
             "name a template, as in --pcocc-template=NAME:2; 'pcocc template list' lists them",
         )
-    if not tree.get("template"):
-        option = next((name for key, name in _NEEDY.items() if tree.get(key)), "vm")
+    if options.template is None:
+        option = next(_name_given(options), "vm" if options.checkpoint is None else "checkpoint")
         raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
-    parts = parse_request_parts(tree["template"])
+    parts = parse_request_parts(options.template)
     return Request(
         parts,
-        tuple(parse_image(image, parts) for image in tree.get("images") or ()),
-        parse_mounts(tree.get("mounts") or ()),
-        tree.get("user_data") or None,
-        tree.get("vm") or None,
-        bool(tree.get("user_data_force")),
+        tuple(parse_image(image, parts) for image in options.images),
+        parse_mounts(options.mounts),
+        options.user_data or None,
+        options.vm or None,
+        options.user_data_force,
+        options.checkpoint,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RestartRequest:
-    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None."""
+    """A job that goes on from the checkpoint in a directory; its batch script is for the VMs `vms`, if not None.
+
+    `checkpoints` is the text of --pcocc-checkpoint.
+    """
 
     directory: str
     vms: str | None
+    checkpoints: str | None = None
 
 
-def find_restart(text: str) -> RestartRequest | None:
-    """Return what is asked of a request that goes on from a checkpoint, None when it is of another kind.
+def find_restart(options: TypedOptions) -> RestartRequest | None:
+    """Return the request for VMs that go on from a checkpoint, None when the options are for VMs that boot.
 
-    RequestError when it asks for anything else beside it.
+    RequestError when another option excludes --pcocc-restart.
     """
-    tree: dict[str, Any] = json.loads(text)
-    if not tree.get("restart"):
+    if not options.restart:
         return None
-    other = next((name for key, name in {"template": "template", **_NEEDY}.items() if tree.get(key)), None)
+    other = "template" if options.template else next(_name_given(options), None)
     if other:
         raise RequestError(
             f"--pcocc-restart and --pcocc-{other} exclude each other",
-            "what goes on from a checkpoint is as it was; leave one of them out",
+            "VMs that go on from a checkpoint are as they were; leave one of the two options out",
         )
-    return RestartRequest(str(tree["restart"]), tree.get("vm") or None)
+    return RestartRequest(options.restart, options.vm or None, options.checkpoint)
+
+
+def _name_given(options: TypedOptions) -> Iterator[str]:
+    """Yield the options that were given and say something of VMs that boot, without --pcocc-."""
+    named = {
+        "image": options.images, "mount": options.mounts, "user-data": options.user_data,
+        "user-data-force": options.user_data_force,
+    }  # fmt: skip
+    return (name for name, value in named.items() if value)
 
 
 def parse_request_parts(text: str) -> tuple[RequestPart, ...]:
@@ -105,13 +114,29 @@ def parse_request_parts(text: str) -> tuple[RequestPart, ...]:
 def _parse_part(word: str, text: str) -> RequestPart:
     name, colon, count = word.partition(":")
     if not is_template_name(name):
-        raise RequestError(f"{name!r} in --pcocc-template={text} is not the name of a template", _FORM)
-    return RequestPart(name, _parse_count(count, name) if colon else 1)
+        message = f"{name!r} in --pcocc-template={one_line(text)} is not the name of a template"
+        raise RequestError(message, _find_meaning(word, text))
+    return RequestPart(name, _parse_count(count, name, text) if colon else 1)
 
 
-def _parse_count(count: str, name: str) -> int:
+def _find_meaning(word: str, text: str) -> str:
+    """Return what to write for a part that is written in another way, or with spaces; else the form."""
+    words = [one for one in re.split(r"[\s:=*]+|(?<=[0-9])x(?=\s)", word) if one] if len(word) < 200 else []
+    numbers = [one for one in words if re.fullmatch("[0-9]{1,9}", one, re.ASCII)]
+    names = [one for one in words if is_template_name(one) and one not in numbers]
+    if len(words) == 2 and len(names) == len(numbers) == 1:
+        return f"write --pcocc-template={names[0]}:{numbers[0]}"
+    if not word.strip() and text.strip(" ,"):
+        return "leave out the comma that stands there for nothing"
+    closed = "".join(text.split())
+    return _FORM if closed == text else f"write it without spaces: --pcocc-template={one_line(closed)}"
+
+
+def _parse_count(count: str, name: str, text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]+", count, re.ASCII):
-        raise RequestError(f"{count!r} is not a number of VMs of template {name!r}", _FORM)
+        raise RequestError(
+            f"{count!r} is not a number of VMs of template {name!r}", _find_meaning(f"{name}:{count}", text)
+        )
     if len(count.lstrip("+0")) > 18 and not count.startswith("-"):
         raise RequestError(f"{count} VMs of template {name!r} are more than any job can have", _FORM)
     number = int(count[:19])  # a long negative number is cut short: its sign decides

@@ -1,4 +1,4 @@
-"""The cluster of a job that goes on from a checkpoint: the one that was stored, looked at again."""
+"""The cluster of a job that goes on from a checkpoint: the one that was stored, checked again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST = 1 << 24  # bytes of such a file
 
 
 def read_cluster_of(directory: str) -> Cluster:
-    """Return the cluster of the checkpoint in a directory, which it is to go on from; RequestError when it cannot."""
+    """Return the cluster of the checkpoint in a directory, from which it will go on; RequestError if it cannot."""
     place = f"{directory}/{CURRENT}"
     if not os.path.lexists(place):
         raise RequestError(f"{directory} is no checkpoint: it has no {CURRENT}", "'pcocc checkpoint DIR' makes one")
@@ -34,15 +34,15 @@ def read_cluster_of(directory: str) -> Cluster:
         raise damaged(f"{place}/{BOOT_COPY}", "its content is not what was stored")
     cluster = decode_cluster(decode_boot(boot.decode(errors="replace"))[0])
     if cluster.vm_count != whole.vms:
-        raise damaged(f"{place}/{WHOLE_FILE}", "it has another number of VMs")
+        raise damaged(f"{place}/{WHOLE_FILE}", "it has another number of VMs than the cluster that was stored")
     return replace(cluster, restart=directory)
 
 
 def find_sets(cluster: Cluster, site: Site) -> list[ResourceSet]:
-    """Return the resource sets of a cluster; RequestError when the site has one of them no longer."""
+    """Return the resource sets of a cluster; RequestError when the site no longer has one of them."""
     names = list(dict.fromkeys(group.resource_set for group in cluster.groups))
     for name in names:
         if name not in site.all_sets:
             hint = "see 'pcocc template list', or ask the admins"
-            raise RequestError(f"resource set {name!r} of the checkpoint is no longer there", hint)
+            raise RequestError(f"this site no longer has resource set {name!r}, which the checkpoint needs", hint)
     return [site.all_sets[name] for name in names]

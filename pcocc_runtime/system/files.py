@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 
 def replace_file(path: PurePath, data: bytes, mode: int = 0o600) -> None:
@@ -22,14 +21,6 @@ def replace_file(path: PurePath, data: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-
-
-def remove_unfinished(folder: PurePath, is_gone: Callable[[int], bool]) -> None:
-    """Delete what killed processes left of `replace_file` in a directory; `is_gone` tells whether a pid has ended."""
-    for path in Path(folder).glob("*.tmp"):
-        pid = path.stem.rpartition(".")[2]
-        if pid.isdecimal() and len(pid) < 10 and is_gone(int(pid)):
-            path.unlink(missing_ok=True)
 
 
 def ensure_directory(path: PurePath, mode: int, uid: int = -1, gid: int = -1) -> None:

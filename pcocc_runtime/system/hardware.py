@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 
 from pcocc_runtime.cpulist import parse_cpu_list
 from pcocc_runtime.documents.hardware import Allocation, HostCpu, HostNode
@@ -17,6 +16,8 @@ from pcocc_runtime.system.libc import LIBC
 _CACHES = 8  # indexes to look at, at most
 _MPOL_BIND, _MPOL_LOCAL_MAX = 2, 1024  # linux/mempolicy.h; nodes that a mask has room for
 _SYS_GET_MEMPOLICY = 239  # x86-64
+
+_Cpus = tuple[int, ...]  # that are together, in order
 
 
 def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: str = "/proc") -> Allocation:
@@ -33,18 +34,39 @@ def read_part(cpus: Iterable[int], system: str = "/sys/devices/system", proc: st
     clustered = any(len(members) > len(cores.get(cpu, (cpu,))) for cpu, members in clusters.items())
     # only guests with clusters need to know who shares an L2
     l2, l3 = group.read_cache(2) if clustered else {}, group.read_cache(3)
-    found = []
+    nest, found = _Nest(), []
     for cpu in own:
-        core = cores.get(cpu, (cpu,))
-        package = packages.get(cpu, core)
-        shared = l3.get(cpu, ())
-        cluster = _between(core, clusters.get(cpu), package, otherwise=core)
-        die = _between(cluster, dies.get(cpu), package, otherwise=package)
+        core, shared = cores.get(cpu, (cpu,)), l3.get(cpu, ())
+        package = nest.find(core, packages.get(cpu), None) or core
+        cluster = nest.find(core, clusters.get(cpu), package) or core
+        die = nest.find(cluster, dies.get(cpu), package) or package
         found.append(HostCpu(
-            cpu, package[0], die[0], cluster[0], core[0], homes.get(cpu, 0), l2.get(cpu, core)[0],
+            cpu, package[0], die[0], cluster[0], core[0], homes.get(cpu) if nodes else 0, l2.get(cpu, core)[0],
             shared[0] if shared else None, len(shared),
         ))  # fmt: skip
     return Allocation(tuple(found), tuple(node for node, _members in nodes), len(online), _read_topoext(proc))
+
+
+class _Nest:
+    """Finds groups that lie within others; each is made a set once, as the CPUs of a group share it."""
+
+    def __init__(self) -> None:
+        # by a group's identity, with the group, which so stays alive
+        self.sets: dict[int, tuple[_Cpus, frozenset[int]]] = {}
+
+    def find(self, inner: _Cpus, middle: _Cpus | None, outer: _Cpus | None) -> _Cpus | None:
+        """Return the middle group if it lies between the others, where there are any.
+
+        Firmware may report dies of one CPU each, within clusters of four (Kunpeng 920).
+        """
+        if middle is None or not self._make(middle).issuperset(inner):
+            return None
+        return middle if outer is None or middle is outer or self._make(middle) <= self._make(outer) else None
+
+    def _make(self, group: _Cpus) -> frozenset[int]:
+        if id(group) not in self.sets:
+            self.sets[id(group)] = group, frozenset(group)
+        return self.sets[id(group)][1]
 
 
 def read_own_cpus() -> set[int]:
@@ -79,29 +101,28 @@ def _hugetlb_files(text: str, root: str, name: str) -> list[tuple[str, str, str]
     return found
 
 
-@cache  # asked for each CPU of a group
-def _between(
-    inner: tuple[int, ...], middle: tuple[int, ...] | None, outer: tuple[int, ...], otherwise: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Return the middle group if it lies between the others: firmware may report dies of one CPU each (Kunpeng 920)."""
-    return middle if middle is not None and {*inner} <= {*middle} <= {*outer} else otherwise
-
-
 class _Groups:
     """Reads which CPUs belong together, once for each group."""
 
     def __init__(self, base: str, own: list[int]) -> None:
         self.base, self.own = base, own
 
-    def read(self, *names: str) -> dict[int, tuple[int, ...]]:
-        """Return the group of each CPU by the first of these files that it has."""
-        return self._read_all(
-            lambda cpu: next((text for name in names if (text := _read(f"{self.base}/cpu{cpu}/{name}"))), "")
-        )
+    def read(self, *names: str) -> dict[int, _Cpus]:
+        """Return the group of each CPU by the first of these files that there is."""
+        ends = {*self.own[:1], *self.own[-1:]}
+        known = [name for name in names if any(_read(f"{self.base}/cpu{cpu}/{name}") for cpu in ends)]
+        found: dict[int, _Cpus] = {}
+        for cpu in self.own if known else ():
+            if cpu not in found:
+                texts = (_read(f"{self.base}/cpu{cpu}/{name}") for name in known)
+                members = parse_cpu_list(next(filter(None, texts), ""))
+                if cpu in members:
+                    found |= dict.fromkeys(members, members)
+        return found
 
-    def read_cache(self, level: int) -> dict[int, tuple[int, ...]]:
+    def read_cache(self, level: int) -> dict[int, _Cpus]:
         """Return who shares the data cache of this level with each CPU."""
-        found: dict[int, tuple[int, ...]] = {}
+        found: dict[int, _Cpus] = {}
         place = 0
         while place < _CACHES:
             one = f"{self.base}/cpu{self.own[0] if self.own else 0}/cache/index{place}"
@@ -111,15 +132,6 @@ class _Groups:
             if kind == str(level) and _read(f"{one}/type") != "Instruction":
                 found = self.read(f"cache/index{place}/shared_cpu_list")
             place += 1
-        return found
-
-    def _read_all(self, read: Callable[[int], str]) -> dict[int, tuple[int, ...]]:
-        found: dict[int, tuple[int, ...]] = {}
-        for cpu in self.own:
-            if cpu not in found:
-                members = parse_cpu_list(read(cpu))
-                if cpu in members:
-                    found |= dict.fromkeys(members, members)
         return found
 
 
@@ -143,10 +155,11 @@ def _read_nodes(base: str, usable: tuple[int, ...] | None) -> list[tuple[HostNod
     return found
 
 
-def _memory_of(text: str) -> int:
-    """Return MiB of a node's meminfo, whose lines begin with the node's name."""
+def _memory_of(text: str) -> int | None:
+    """Return MiB of a node's meminfo, whose lines begin with the node's name; None when it does not tell."""
     line = next((line for line in text.splitlines() if "MemTotal:" in line), "")
-    return _number(line.partition("MemTotal:")[2].removesuffix("kB")) >> 10
+    size = line.partition("MemTotal:")[2].removesuffix("kB").strip()
+    return int(size) >> 10 if size.isdecimal() and size.isascii() else None
 
 
 def _read_mems(proc: str) -> tuple[int, ...] | None:

@@ -9,21 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from pcocc_runtime.documents.job_record import ProcessId
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system.cgroups import parse_step_group
 
 GONE_SECONDS = 5.0  # killed processes may be in the middle of a write to a slow disk
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessId:
-    """A process, told apart from a later one with the same number by its start time (clock ticks since boot)."""
-
-    pid: int
-    start: int
 
 
 def run(

@@ -6,7 +6,7 @@ import os
 import subprocess
 
 from pcocc_runtime.documents.abilities import Abilities
-from pcocc_runtime.qemu.asking import parse_answers, plan_asking_argv, render_questions
+from pcocc_runtime.qemu.asking import QUESTIONS, parse_answers, plan_asking_argv, render_questions
 
 _SECONDS = 20.0  # it takes a quarter of a second
 
@@ -17,7 +17,7 @@ def identify(qemu: str, accel: str) -> list[object] | None:
         status = os.stat(qemu)
     except OSError:
         return None
-    return [qemu, status.st_mtime_ns, status.st_size, accel]
+    return [qemu, status.st_mtime_ns, status.st_size, accel, QUESTIONS]
 
 
 def ask_qemu(qemu: str, accel: str, kvm_fd: int | None = None) -> Abilities | None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import stat
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import PurePath
 
 
 def open_regular(path: PurePath) -> io.FileIO:
@@ -29,12 +27,4 @@ def read_start(path: PurePath, size: int) -> bytes | None:
         with open_regular(path) as stream:
             return stream.read(size)
     except FileNotFoundError:
-        return None
-
-
-def read_json(path: PurePath) -> Any:
-    """Return the decoded content of a JSON file, None when it is missing or cut short."""
-    try:
-        return json.loads(Path(path).read_text())
-    except (FileNotFoundError, ValueError, RecursionError):
         return None

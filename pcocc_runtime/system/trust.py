@@ -38,10 +38,6 @@ def _ensure_root_file(path: str, info: os.stat_result) -> None:
         raise ConfigError("can be written by others than root", path, hint=f"chmod go-w {path}")
 
 
-def _is_closed(mode: int, *, sticky: bool) -> bool:
-    return not mode & 0o022 or (sticky and mode & stat.S_ISVTX != 0)
-
-
 def make_root_only(path: str) -> str:
     """Make a directory and those above it, unless they are there; return its path without links, for lasting use.
 
@@ -54,10 +50,11 @@ def make_root_only(path: str) -> str:
         with contextlib.suppress(FileExistsError):
             os.mkdir(one, 0o755)
         info = os.lstat(one)
+        forbidden = 0 if names and info.st_mode & stat.S_ISVTX else 0o022
         if stat.S_ISLNK(info.st_mode) and info.st_uid == 0:
             os.stat(one)  # OSError for links in a circle
             names += reversed(PurePath(os.readlink(one)).parts)  # join() begins anew at a "/"
-        elif not (stat.S_ISDIR(info.st_mode) and info.st_uid == 0 and _is_closed(info.st_mode, sticky=bool(names))):
+        elif not stat.S_ISDIR(info.st_mode) or info.st_uid != 0 or info.st_mode & forbidden:
             wrong = "must be a directory owned by root in which nobody else can create or replace root's files"
             raise ConfigError(wrong, one, hint="make it so, or have another 'scratch' in /etc/pcocc/pcocc.yaml")
         else:

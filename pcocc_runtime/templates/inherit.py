@@ -75,6 +75,8 @@ def resolve_known(
             if one.name == name or SETTINGS[key].inherited:
                 values[key] = defaults[key] if value is None else value
                 sources[key] = one
+    if "cpus" not in sources and not values["full-node"]:  # the original has no such setting
+        values["cpus"] = max(values["cpus"], values["emulator-cores"] + 1)
     return Resolved(templates[name], values, sources)
 
 

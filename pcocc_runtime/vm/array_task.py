@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from pcocc_runtime.documents.cluster import ARRAY_TASK, Cluster, Group, Mount
-from pcocc_runtime.documents.wire_steps import OPTION_MOUNT, OPTION_USER_DATA
+from pcocc_runtime.documents.cluster import ARRAY_TASK, Checkpoints, Cluster, Group, Mount
+from pcocc_runtime.documents.wire_steps import OPTION_CHECKPOINT, OPTION_MOUNT, OPTION_USER_DATA
 from pcocc_runtime.errors import RequestError
 
 ReadText = Callable[[str, Group], str]
@@ -18,7 +18,19 @@ def fill_array_task(cluster: Cluster, task: int | None, exists: Exists, read: Re
 
     A directory that exists under a name with `%a` is meant as it is. RequestError if the job is not an array's task.
     """
-    return replace(cluster, groups=tuple(_fill_group(group, task, exists, read) for group in cluster.groups))
+    groups = tuple(_fill_group(group, task, exists, read) for group in cluster.groups)
+    return replace(cluster, groups=groups, checkpoints=_fill_checkpoints(cluster.checkpoints, task))
+
+
+def _fill_checkpoints(found: Checkpoints | None, task: int | None) -> Checkpoints | None:
+    if found is None or ARRAY_TASK not in found.directory:
+        if found is not None and task is not None:
+            raise RequestError(
+                f"--{OPTION_CHECKPOINT}: all tasks of the array would be stored in {found.directory}",
+                f"write {ARRAY_TASK} in its name, which stands for the task's number",
+            )
+        return found
+    return replace(found, directory=_fill(found.directory, task, f"--{OPTION_CHECKPOINT}"))
 
 
 def _fill_group(group: Group, task: int | None, exists: Exists, read: ReadText) -> Group:

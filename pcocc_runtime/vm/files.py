@@ -171,7 +171,8 @@ def _write_seed(
     job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath
 ) -> str:
     user = accounts.read_account(os.getuid())
-    group, interfaces = cluster.group_of(rank), network_config.plan_interfaces(node, rank)
+    group = cluster.group_of(rank)
+    interfaces = (*network_config.plan_interfaces(node, rank), *network_config.plan_function_interfaces(node, rank))
     content = seed.render_seed(
         job=job,
         rank=rank,

@@ -5,12 +5,12 @@ Everything that can fail does so before the exec, with a sentence on the task's 
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
 from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
-from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
+from pcocc_runtime.documents.command_line import COMMAND_FILE, encode_command_line
+from pcocc_runtime.documents.disks import DISKS_FILE, encode_disks
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, VmTopology, encode_topology
 from pcocc_runtime.documents.login import HOST_KEY_FILE, KEY_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE, Members, encode_members
@@ -98,12 +99,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
-    part = read_part(read_own_cpus())
-    model = group.cpu_model or node.cpu_model
-    abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)
-    ensure_model(model, node.accel, abilities.lacks, group.template)
+    hardware = read_own_hardware(task, node, group, kvm_fd)
     restart = find_stored_vm(cluster, task.rank, group.qemu_bin or node.qemu, node.accel)
-    hardware = plan_hardware(task, node, group, part, abilities, read_free_pages)
     if restart is not None:
         hardware = restart.keep_shape(hardware)
     if hardware.note:
@@ -117,7 +114,7 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text), restart)
     filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
-    qmp, ways = theirs.fileno(), find_ways(abilities.has)
+    qmp, ways = theirs.fileno(), find_ways(hardware.abilities.has)
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, ways)
     if restart is not None:
         plan = replace(plan, uuid=restart.record.uuid, incoming=restart.options)
@@ -127,18 +124,34 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     if restart is not None:
         restart.ensure_same(argv)
     ensure_pinnable(plan)
-    files.replace_file(directory / "qemu.json", json.dumps(argv).encode())
-    if group.on_power_off == "keep":
-        files.replace_file(directory / KEPT_FILE, b"")
-    files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
-    files.replace_file(directory / DISKS_FILE, render_facts(group, plan.disks, node.scratch))
-    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
+    leave_facts(directory, node, group, plan, hardware, argv)
+    stored = cluster.checkpoints is not None and cluster.checkpoints.at_end
+    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)._replace(stored=stored)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
         *(one.fd for one in filesystems), theirs.fileno(),
         *([kvm_fd] if kvm_fd is not None else []), *([restart.memory] if restart is not None else []),
     ]
     become_qemu(task, argv, facts, ours, inherited)
+
+
+def read_own_hardware(task: Task, node: NodeFacts, group: Group, kvm_fd: int | None) -> Hardware:
+    """Return the hardware of the guest, on this task's part of the node."""
+    model = group.cpu_model or node.cpu_model
+    abilities = find_abilities(node, group.qemu_bin or node.qemu, model, kvm_fd)
+    ensure_model(model, node.accel, abilities.lacks, group.template)
+    return plan_hardware(task, node, group, read_part(read_own_cpus()), abilities, read_free_pages)
+
+
+def leave_facts(
+    directory: PurePath, node: NodeFacts, group: Group, plan: VmPlan, hardware: Hardware, argv: Sequence[str]
+) -> None:
+    """Write what other processes will want to know of this VM into its directory."""
+    files.replace_file(directory / COMMAND_FILE, encode_command_line(argv))
+    if group.on_power_off == "keep":
+        files.replace_file(directory / KEPT_FILE, b"")
+    files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
+    files.replace_file(directory / DISKS_FILE, encode_disks(group, plan.disks, node.scratch))
 
 
 def find_stored_vm(cluster: Cluster, rank: int, qemu: str, accel: str) -> Restart | None:
@@ -161,7 +174,7 @@ def read_node(job: int) -> NodeFacts:
 
 
 def keep_boot(task: Task, cluster: Cluster, keys: Keys) -> None:
-    """Keep what a checkpoint has of the job: with the sizes of its tasks, whatever was typed beside the template."""
+    """Keep what a checkpoint stores of the job: the cluster with the sizes that its tasks really have, and the keys."""
     sized = tuple(
         group if group.full_node else replace(group, cpus=task.cpus, memory=task.memory or group.memory)
         for group in cluster.groups
@@ -266,7 +279,8 @@ def describe_vm(
         cpus=[*plan.topology.cpus],
         emulator=[*plan.topology.emulator],
         grace=node.shutdown_grace if group.persistent else 0,
-        agent=plan.agent_path,
+        agent=str(directory / "agent"),
+        agent_port=plan.agent_path,
         console=plan.console_log,
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
@@ -295,8 +309,7 @@ def become_qemu(
 ) -> None:
     """Fork the keeper, then exec QEMU, which never sees the signals that are meant for programs.
 
-    QEMU answers SIGTERM by ending in order. If its guest has to power off first, the signal is blocked, and the
-    keeper acts on it.
+    SIGTERM is blocked in it, and its keeper acts on that: commands that run in the VM end first.
     """
     if not os.access(argv[0], os.X_OK):
         raise NodeError(
@@ -304,9 +317,7 @@ def become_qemu(
             hint="install qemu-system-x86 there, or set qemu in /etc/pcocc/pcocc.yaml",
         )
     keep = [fd for fd in (facts.qmp, facts.probe, facts.watch) if fd is not None]
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | ({signal.SIGTERM} if facts.grace else set())
-    )
+    signal.pthread_sigmask(signal.SIG_BLOCK, _MEANT_FOR_PROGRAMS | {signal.SIGTERM})
     drop.die_with_parent()
     children.start_keeper([*KEEPER, encode_vm(facts)], keep=keep, after=facts.qmp)
     qmp.close()

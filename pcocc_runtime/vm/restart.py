@@ -1,4 +1,4 @@
-"""A VM that goes on from a checkpoint: its stored files, looked at before it runs, and what must be as it was."""
+"""A VM that goes on from a checkpoint: before it runs, its stored files are checked, and what must be unchanged."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pcocc_runtime.documents.checkpoint import (
 )
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.images import qemu_img
+from pcocc_runtime.progress import unwatched
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_reading
 from pcocc_runtime.qemu.stored_topology import keep_shape
 from pcocc_runtime.qemu.version import parse_version
@@ -31,7 +32,7 @@ from pcocc_runtime.vm.plan import Hardware
 from pcocc_runtime.vm.stored import ensure_content, read_checkpoint, read_small
 
 _OTHER = "use another node, or start the job anew without --pcocc-restart"
-_SIZES = "leave out options of sbatch about CPUs and memory: the checkpoint has the sizes"
+_SIZES = "leave out sbatch's options about CPUs and memory: the checkpoint says how much the VMs need"
 _NOUNS = {
     "-machine": "the machine", "-cpu": "the CPU model", "-smp": "the number and places of CPUs",
     "-m": "the memory", "-numa": "the NUMA nodes", "-global": "a property of devices",
@@ -39,7 +40,10 @@ _NOUNS = {
 
 
 class Restart(NamedTuple):
-    """A VM of a checkpoint, and its memory, open for QEMU to read: by these options, and as what it calls it."""
+    """A VM of a checkpoint. `memory` is a descriptor of its memory's file, which QEMU inherits.
+
+    QEMU is started with `options` for that, and calls the file `source`.
+    """
 
     directory: Path
     record: VmCheckpoint
@@ -48,36 +52,41 @@ class Restart(NamedTuple):
     source: str
 
     def keep_shape(self, hardware: Hardware) -> Hardware:
-        """Return the guest's hardware as it was, on what its task has now; RequestError when that is another size."""
+        """Return the guest's hardware as it was, placed on the CPUs and memory that its task has now.
+
+        RequestError when the task has another number of CPUs.
+        """
         was, now = self.record.topology.shape.cpus, hardware.topology.shape.cpus
         if was != now:
             vm = naming.vm_name(self.record.rank)
-            raise RequestError(f"the CPUs of {vm} were {was} when it was stored, and would be {now} now", _SIZES)
+            text = f"the number of CPUs of {vm} was {was} when it was stored, and would be {now} now"
+            raise RequestError(text, _SIZES)
         found = keep_shape(self.record.topology, hardware.topology)
         memory = sum(node.memory for node in found.nodes) if len(found.nodes) > 1 else hardware.memory
         return hardware._replace(topology=found, memory=memory)
 
     def ensure_same(self, argv: Sequence[str]) -> None:
-        """Raise RequestError, with a sentence for what differs, unless this QEMU would be the VM that was stored."""
+        """Raise RequestError, which names the first difference, unless this QEMU would be the VM that was stored."""
         vm = naming.vm_name(self.record.rank)
         words = plan_words(argv)
         for (name, was), (other, now) in zip(self.record.words, words, strict=False):
             if (name, was) != (other, now):
                 noun = _NOUNS.get(name, "a device") if name == other else "a device"
                 hint = _SIZES if name == "-m" else _OTHER
-                raise RequestError(f"{noun} of {vm} was {was!r} when it was stored, and would be {now!r} now", hint)
+                text = f"{vm} would differ in {noun}: it was stored with {was!r}, and would have {now!r} now"
+                raise RequestError(text, hint)
         if len(self.record.words) != len(words):
-            counts = f"{len(self.record.words)} devices and parts, and would have {len(words)} now"
-            raise RequestError(f"{vm} had {counts}", _OTHER)
+            counts = f"{len(self.record.words)} devices and other parts, and would have {len(words)} now"
+            raise RequestError(f"{vm} was stored with {counts}", _OTHER)
 
 
 def open_restart(directory: Path, rank: int, qemu: str, accel: str) -> Restart:
-    """Return a VM's part of a checkpoint; RequestError unless its memory is as it was, and `qemu` can read it."""
+    """Return a VM's part of a checkpoint; RequestError unless its memory is unchanged and `qemu` can read it."""
     name = naming.vm_name(rank)
     path = f"{name}.json"
     record = decode_vm_checkpoint(read_small(directory, read_checkpoint(directory), path), str(directory / path))
     if record.rank != rank or MEMORY not in record.files:
-        raise damaged(str(directory / path), f"it is not that of {name}")
+        raise damaged(str(directory / path), f"it does not belong to {name}")
     version = _ensure_readable(record, name, qemu, accel)
     one = record.files[MEMORY]
     fd = _open(directory, one)
@@ -93,7 +102,7 @@ def open_restart(directory: Path, rank: int, qemu: str, accel: str) -> Restart:
 
 
 def _ensure_readable(record: VmCheckpoint, vm: str, qemu: str, accel: str) -> tuple[int, int]:
-    """Return the version of the node's QEMU."""
+    """Return the version of the node's QEMU; RequestError if it cannot read the memory."""
     version = parse_version(process.run([qemu, "--version"])) or (0, 0)
     here = ".".join(map(str, version))
     if record.qemu != here:
@@ -106,7 +115,10 @@ def _ensure_readable(record: VmCheckpoint, vm: str, qemu: str, accel: str) -> tu
 
 
 def take_disk(restart: Restart, image: str | None, path: PurePath) -> str | None:
-    """Make the VM's layer of the stored one, on the image wherever that is on this node; None where it has none."""
+    """Make the VM's layer from the stored one, upon the image at its path on this node.
+
+    Return the layer's path, None if the VM has no layer.
+    """
     ensure_seen(restart.record.image, "the image")
     if DISK not in restart.record.files:
         return None
@@ -117,19 +129,19 @@ def take_disk(restart: Restart, image: str | None, path: PurePath) -> str | None
 
 
 def take_seed(restart: Restart, path: PurePath) -> str:
-    """Make the VM's seed of the stored one."""
+    """Make the VM's seed from the stored one."""
     _take(restart, SEED, path)
     return str(path)
 
 
 def take_variables(restart: Restart, path: PurePath) -> str:
-    """Make the UEFI variables of the stored ones."""
+    """Make the UEFI variables from the stored ones."""
     _take(restart, VARIABLES, path)
     return str(path)
 
 
 def ensure_drives(restart: Restart) -> None:
-    """Raise RequestError when a persistent drive was written to since."""
+    """Raise RequestError when a persistent drive has been written to since the checkpoint."""
     for drive in restart.record.drives:
         ensure_seen(drive, "the persistent drive")
 
@@ -145,7 +157,7 @@ def ensure_seen(seen: SeenFile | None, noun: str) -> None:
     if (status.st_size, status.st_mtime_ns) != (seen.size, seen.mtime_ns):
         raise RequestError(
             f"{noun} {seen.path} has changed since the checkpoint was made",
-            "the memory of the VMs knows it as it was: bring that back, or start the job anew",
+            "the VMs' stored memory needs it unchanged: restore it, or start the job anew without --pcocc-restart",
         )
 
 
@@ -155,7 +167,7 @@ def _take(restart: Restart, kind: str, target: PurePath) -> None:
     one = restart.record.files[kind]
     Path(target).unlink(missing_ok=True)
     with open(_open(restart.directory, one), "rb", buffering=0) as stream:
-        size, digest = copy_stream(stream.read, target, one.size, lambda done, total: None)
+        size, digest = copy_stream(stream.read, target, one.size, unwatched)
     ensure_content(restart.directory, one, size, digest)
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
-from pcocc_runtime.documents.boot import KEY_COMMENT, Keys, encode_boot
+from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster, sets_text
 from pcocc_runtime.documents.hook import HookCluster, plan_hook_cluster
@@ -24,6 +24,7 @@ from pcocc_runtime.documents.vm_events import (
     PREFIX,
     DiskError,
     Ended,
+    Leaving,
     Ready,
     Silent,
     Started,
@@ -49,11 +50,12 @@ from pcocc_runtime.slurm.text import (
 )
 from pcocc_runtime.system import accounts, user_files
 from pcocc_runtime.terminal import printable, say_note
-from pcocc_runtime.vm import ssh_keys, user_data
+from pcocc_runtime.vm import user_data
 from pcocc_runtime.vm.array_task import fill_array_task
+from pcocc_runtime.vm.auto_checkpoint import AutoCheckpoint
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
+from pcocc_runtime.vm.job_keys import choose_keys
 from pcocc_runtime.vm.stepd_watch import StepdWatch
-from pcocc_runtime.vm.stored import find_stored
 
 LAST_WORDS = 1.0  # seconds: a task's output may arrive later than Slurm's message that the task has ended
 
@@ -77,13 +79,15 @@ def main() -> int:
         hooks.run_hooks(confdir, plan_hook_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
-        cluster, keys = choose_keys(job, cluster)
+        cluster, keys = choose_keys(facts, cluster)
         environment = {
             wire.ENV_BOOT: encode_boot(encode_cluster(cluster), keys),
             wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)
         watch = BootWatch(job, cluster.vm_count, facts.nodes)
+        if cluster.checkpoints is not None:
+            watch.auto = AutoCheckpoint(job, cluster.checkpoints, memory * cluster.vm_count, watch.tell)
         status = watch.run(argv, environment)
         if watch.has_run():
             run_end_hooks(confdir, plan_hook_cluster(hooks.END, user, job, cluster))
@@ -102,13 +106,6 @@ def read_filled_cluster(text: str, facts: JobFacts, user: str, notes: list[str])
         return user_data.read_task_user_data(path, names, group.task_user_data_forced, notes)
 
     return fill_array_task(decode_cluster(text), facts.array_task, user_files.exists, read)
-
-
-def choose_keys(job: int, cluster: Cluster) -> tuple[Cluster, Keys]:
-    """Return the cluster and the keys of its job: new ones, or those that the guests of its checkpoint know."""
-    if cluster.restart is None:
-        return cluster, ssh_keys.make_keys(f"{KEY_COMMENT}{job}")
-    return find_stored(cluster.restart, cluster)
 
 
 def run_end_hooks(confdir: str, cluster: HookCluster) -> None:
@@ -152,6 +149,7 @@ class BootWatch:
         self.lost = 0.0
         self.begin = time.monotonic()
         self.progress = BootProgress(vms)
+        self.auto: AutoCheckpoint | None = None  # None: nobody has asked for checkpoints
 
     def run(self, argv: list[str], environment: dict[str, str]) -> int:
         """Run the step to its end; the status is that of its srun."""
@@ -165,13 +163,15 @@ class BootWatch:
         selector.register(wire_steps.PARENT_FD, selectors.EVENT_READ, None)
         open_pipes = 2
         while open_pipes:
-            for key, _events in selector.select(None if self._has_answered() else 0.5):
+            for key, _events in selector.select(self._patience()):
                 if key.data is None:
                     selector.unregister(wire_steps.PARENT_FD)
                     self._parent_left()
                 elif not key.data.read():
                     selector.unregister(key.fileobj)
                     open_pipes -= 1
+            if self.auto and self._has_answered():
+                self.auto.tick()
             if self._has_answered() or self.reported:
                 stepds.stop()
             else:
@@ -179,19 +179,27 @@ class BootWatch:
                 self._look_at_nodes(stepds)
             if self.state == "losing" and time.monotonic() > self.lost + LAST_WORDS:
                 self._cancel()
+        if self.auto:
+            self.auto.close()
         return self._end(child.wait())
+
+    def _patience(self) -> float | None:
+        """Return how many seconds to wait for something to happen, None for ever."""
+        if not self._has_answered():
+            return 0.5
+        return self.auto.patience() if self.auto else None
 
     def _look_at_nodes(self, stepds: StepdWatch) -> None:
         """Tell the user what srun does not: that a node has lost its part of the step, or does not begin with it."""
         if self.state != "booting":
             return
         if nodes := stepds.find_delay(self.alive):
-            self._tell(
+            self.tell(
                 f"pcocc: the VMs' slurmstepd has not started yet on {nodes}, or has ended at once\n"
                 f"hint: Slurm's prolog may still run there; slurmd's log on {nodes} says more"
             )
         if nodes := stepds.find_end(self.alive):
-            self._tell(
+            self.tell(
                 f"pcocc: error: the VMs' slurmstepd has ended on {nodes} while they were booting\n"
                 f"hint: slurmd's log on {nodes} says why; try again, or avoid that node with --exclude"
             )
@@ -208,12 +216,12 @@ class BootWatch:
     def _hear_step(self, line: str) -> None:
         """Take a line of the step's own output."""
         if not line.startswith(PREFIX):
-            self._tell(line)
+            self.tell(line)
             return
         try:
             event = decode_event(line)
         except ValueError as error:
-            self._tell(f"pcocc: error: {error}")
+            self.tell(f"pcocc: error: {error}")
             return
         self.alive |= {event.node} if event else set()
         match event:
@@ -227,16 +235,19 @@ class BootWatch:
             case Unmounted():
                 self._tell_unmounted(event)
             case DiskError():
-                self._tell(
+                self.tell(
                     f"pcocc: error: {event.vm} on {event.node} is stopped: {event.reason} ({event.disk})\n"
                     "hint: what it wrote before is intact; free space there, or use another node"
                 )
             case StillOn():
-                self._tell(
+                self.tell(
                     f"pcocc: error: {event.vm} on {event.node} did not power off in time and was ended\nhint:"
                     " check its drives; shutdown-grace in /etc/pcocc/pcocc.yaml must be long enough, and KillWait"
                     " of slurm.conf longer than that"
                 )
+            case Leaving():
+                if self.auto:
+                    self.auto.ask()
             case Ended():
                 self._note_end(event)
 
@@ -244,7 +255,7 @@ class BootWatch:
         """Tell once that a VM is emulated where KVM was expected; the job's other VMs are mostly as slow."""
         if event.accel == "tcg" and event.kvm_expected and not self.is_slow:
             self.is_slow = True
-            self._tell(
+            self.tell(
                 f"pcocc: note: {event.vm} on {event.node} is emulated, about ten times slower than with KVM:"
                 f" {event.why}"
             )
@@ -285,7 +296,7 @@ class BootWatch:
                 f"its kernel has no {event.type}: give the directory type={other} in --pcocc-mount, or 'type:"
                 f" {other}' in the template"
             )
-        self._tell(f"pcocc: note: {event.vm} on {event.node} has not mounted {event.tag}: {cure}")
+        self.tell(f"pcocc: note: {event.vm} on {event.node} has not mounted {event.tag}: {cure}")
 
     def _note_end(self, event: Ended) -> None:
         if event.asked or event.vm in self.ended:
@@ -296,7 +307,7 @@ class BootWatch:
         if not self._has_answered():
             self._fail(text)
             return
-        self._tell(text)
+        self.tell(text)
         spread_end(self.job, self.nodes, event.vm, event.reason)
 
     def _hear_srun(self, line: str) -> None:
@@ -310,7 +321,7 @@ class BootWatch:
             if is_loss(line) and self.state == "booting":
                 self.state, self.lost = "losing", time.monotonic()
         elif not is_routine(line):
-            self._tell(line)
+            self.tell(line)
 
     def _note_killed(self, killed: Killed) -> None:
         """Report the end of VMs whose keeper cannot: that of a node's last VM is killed together with its QEMU."""
@@ -336,7 +347,7 @@ class BootWatch:
         for line in _explain_missing(self.said) or _without_echoes(self.said) or [
             f"pcocc: error: the VMs of job {self.job} did not start (srun status {status})"
         ]:
-            self._tell(line)
+            self.tell(line)
         self._report(wire_steps.BOOT_FAILED)
         return status or 1
 
@@ -346,7 +357,8 @@ class BootWatch:
         os.close(wire_steps.STATUS_FD)
         self.reported = True
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
+        """Write a line to the user, whose terminal or file may be gone."""
         self.progress.clear()
         try:
             os.write(2, (printable(text) + "\n").encode())

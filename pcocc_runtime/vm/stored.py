@@ -1,4 +1,4 @@
-"""The small files of a checkpoint, which the starter of a job that goes on from it reads, too."""
+"""The small files of a checkpoint, which the starter of a job that goes on from it reads as well."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _LONGEST = 1 << 24  # bytes of such a file
 
 
 def read_checkpoint(directory: Path) -> Checkpoint:
-    """Return what a checkpoint's directory holds; RequestError when it is none."""
+    """Return what a checkpoint's directory holds; RequestError when it is not one."""
     try:
         data = regular.read_start(directory / WHOLE_FILE, _LONGEST)
     except OSError as error:
         raise RequestError(
-            f"the checkpoint {directory} cannot be read: {error.strerror}", f"see: ls -l {directory}"
+            f"the checkpoint {directory} cannot be read: {error.strerror}", f"see 'ls -l {directory}'"
         ) from None
     if data is None:
         raise RequestError(f"{directory} is no checkpoint: it has no {WHOLE_FILE}", "'pcocc checkpoint DIR' makes one")
@@ -38,16 +38,32 @@ def read_checkpoint(directory: Path) -> Checkpoint:
 
 
 def find_stored(directory: str, cluster: Cluster) -> tuple[Cluster, Keys]:
-    """Return the cluster, with the place of what `directory` leads to now, and the keys that its guests know.
+    """Return the cluster, with the path of the checkpoint that `directory` leads to now, and the keys of its guests.
 
     RequestError when another cluster has been stored there since the job was submitted.
     """
     place = Path(os.path.realpath(Path(directory, CURRENT)))
     boot = read_small(place, read_checkpoint(place), BOOT_COPY).decode(errors="replace")
     encoded, keys = decode_boot(boot)
-    if decode_cluster(encoded) != replace(cluster, restart=None):
-        raise RequestError(f"the checkpoint in {directory} is one of another cluster by now", "submit the job anew")
+    if decode_cluster(encoded) != replace(cluster, restart=None, checkpoints=None):
+        text = f"the checkpoint in {directory} has been replaced by one of another cluster"
+        raise RequestError(text, "submit the job anew")
     return replace(cluster, restart=str(place)), keys
+
+
+def find_own(cluster: Cluster, job: int) -> tuple[Cluster, Keys] | None:
+    """Return the cluster as its job has stored it, and the keys that its guests know; None when it has not."""
+    assert cluster.checkpoints is not None
+    link = Path(cluster.checkpoints.directory, CURRENT)
+    if not os.path.lexists(link):
+        return None
+    place = Path(os.path.realpath(link))
+    whole = read_checkpoint(place)
+    if whole.job != job:
+        return None
+    boot = read_small(place, whole, BOOT_COPY).decode(errors="replace")
+    encoded, keys = decode_boot(boot)
+    return replace(decode_cluster(encoded), restart=str(place), checkpoints=cluster.checkpoints), keys
 
 
 def read_small(directory: Path, whole: Checkpoint, name: str) -> bytes:

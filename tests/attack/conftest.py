@@ -1,4 +1,4 @@
-"""A directory of root's for each test, with a job's in it that is Alice's; and a node with an address."""
+"""Fixtures: a directory of root's in which a job's directory belongs to Alice, and a node with an address."""
 
 import os
 import tempfile
@@ -15,8 +15,8 @@ from tests.netns.fabric import Node
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A directory of root's, such as /run/pcocc, with a job's in it that is Alice's."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # as /run, on a disk of no other's
+    """A directory of root's, such as /run/pcocc, in which a job's directory belongs to Alice."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # like /run: a file system that nobody else uses
         Path(name).chmod(0o755)
         (Path(name) / "12").mkdir(mode=0o700)
         os.chown(Path(name) / "12", ALICE, ALICE)

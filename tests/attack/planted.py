@@ -1,4 +1,4 @@
-"""Trees that a user plants, in the directory he is in."""
+"""Trees of files that a user plants in his current directory."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def shut() -> None:
 
 
 def numbers() -> None:
-    """Take the names that directories have while their parents are deleted."""
+    """Occupy the names that directories are given while their parents are deleted."""
     for number in range(40):
         os.makedirs(f"{number}/d/{number}")
     for number in range(40, 60):

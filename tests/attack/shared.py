@@ -1,4 +1,6 @@
-"""A repository of a group: Alice works in it, Bob is another member; and what the code did before it minded him."""
+"""A group's repository in which Alice works and Bob is another member; and what the code did before it was on its guard
+against him.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ PRECIOUS = b"nobody else's\n" * 100
 
 
 class Moment:
-    """Bob, who waits for a moment in a command of Alice's, and does something then."""
+    """Bob, who waits for a certain moment of a command of Alice's, and then does something."""
 
     def __init__(self, attack: Callable[[], object], root: Path) -> None:
         (self._hears, go), (done, self._tells) = os.pipe(), os.pipe()
@@ -30,7 +32,7 @@ class Moment:
         def wait() -> int:
             os.chdir(root)
             while os.read(self._hears, 1) == b"!":
-                with contextlib.suppress(OSError):  # what he may not do, he does not
+                with contextlib.suppress(OSError):  # what he is not allowed to do is not done
                     attack()
                 os.write(self._tells, b"!")
             return 0
@@ -38,18 +40,18 @@ class Moment:
         self._bob = children.start_as(BOB, wait, root.parent / "bob", [GROUP])
 
     def now(self) -> None:
-        """Let him act."""
+        """Let Bob act."""
         os.write(self._go, b"!")
         assert os.read(self._done, 1) == b"!"
 
     def end(self) -> None:
-        """Send him away; what he did wrong himself is told."""
+        """End Bob's process; AssertionError if he himself failed."""
         os.write(self._go, b"?")
         assert children.wait(self._bob) == 0
 
 
 class Ours(NamedTuple):
-    """A directory with the repository of the group, and Alice's home, which is hers alone."""
+    """A directory with the group's repository, and with Alice's home, which only she may enter."""
 
     directory: Path
     root: Path
@@ -74,7 +76,7 @@ class Ours(NamedTuple):
         return status, out.read_text()
 
     def bob(self, attack: Callable[[], object]) -> None:
-        """Have Bob do something in the repository before."""
+        """Have Bob do something in the repository beforehand."""
 
         def run() -> int:
             os.chdir(self.root)
@@ -121,7 +123,7 @@ def swap(name: str, target: Path) -> Callable[[], None]:
 
 
 def disarm(patch: pytest.MonkeyPatch) -> None:
-    """Do as before: directories that the group may write to, and paths that are believed."""
+    """Take the defences away: the group may write to directories, and paths are trusted."""
 
     @contextlib.contextmanager
     def hold(path: Path) -> Iterator[Path]:

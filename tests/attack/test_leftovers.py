@@ -1,6 +1,6 @@
-"""What a user leaves in the directories of his job, to break the node for everybody: root never walks there.
+"""What a user leaves in the directories of his job to break the node for everybody: root never walks through it.
 
-`once` is what root did before: it walked, as shutil.rmtree does.
+`once` does what root did before: it walked through it, as shutil.rmtree does.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ NAMES = ["1,200 deep", "5,000 deep", "shut", "numbers", "kinds", "empty"]
 
 @pytest.mark.parametrize("attack", TREES, ids=NAMES)
 def test_a_tree_is_out_of_the_way_at_once_and_gone_soon(folder: Path, attack: Callable[[], object]) -> None:
-    before = len(os.listdir("/etc")) // 2  # others change something there meanwhile, as useradd does
+    before = len(os.listdir("/etc")) // 2  # others, such as useradd, may change something there meanwhile
     plant(folder, attack)
     removal.set_aside(folder / "12")
     assert os.listdir(folder) == [removal.SET_ASIDE]
     assert (folder / removal.SET_ASIDE).stat().st_mode & 0o777 == 0o700
     assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
-    removal.set_aside(folder / "12")  # may be done twice
+    removal.set_aside(folder / "12")  # may run twice
     assert removal.finish([folder], 1) and len(os.listdir("/etc")) > before and Path("/etc/passwd").exists()
 
 
@@ -101,7 +101,7 @@ def test_a_process_that_changes_the_tree_meanwhile_only_keeps_it(folder: Path) -
 
 @pytest.mark.parametrize("new", ["fifo", "link", "file"])
 def test_a_directory_may_become_anything_at_any_moment(folder: Path, monkeypatch: pytest.MonkeyPatch, new: str) -> None:
-    """The moment is made certain: just before the directory that was seen is opened."""
+    """The test makes sure of the moment: just before root opens the directory that it has seen."""
     victim, real = folder / "12/victim", os.open
 
     def swap(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -114,7 +114,7 @@ def test_a_directory_may_become_anything_at_any_moment(folder: Path, monkeypatch
 
     (victim / "below").mkdir(parents=True)
     monkeypatch.setattr(os, "open", swap)
-    if new != "fifo":  # on which it waited for ever
+    if new != "fifo":  # on which root waited for ever
         with pytest.raises(OSError, match=r"link|irectory"):
             once(folder / "12")
         shutil.rmtree(folder / "12/away")
@@ -140,13 +140,13 @@ def test_the_user_stops_the_process_that_deletes_his_files(folder: Path, monkeyp
         removal.set_aside(folder / job)
     monkeypatch.setattr(trees, "empty", stopped)
     left = ["13"]
-    for _helper in range(100):  # in no order: one of them comes to Bob's first
+    for _helper in range(100):  # the order is random: one of the helpers begins with Bob's
         if "13" not in left:
             break
         removal.finish([folder], 1)
         left = sorted(path.name[:2] for path in (folder / removal.SET_ASIDE).iterdir())
     assert left == ["12"]
-    assert process.find_in_cgroup("/", ALICE) == []  # it was given up, and killed
+    assert process.find_in_cgroup("/", ALICE) == []  # the deleting process was given up, and killed
     monkeypatch.setattr(trees, "empty", real)
     assert removal.finish([folder], limit(60)) and os.listdir(folder) == []
 
@@ -159,7 +159,7 @@ def test_who_deletes_has_the_owners_rights_and_nothing_else(folder: Path, monkey
         os.write(tells, json.dumps(seen).encode())
 
     monkeypatch.setattr(trees, "empty", look)
-    monkeypatch.setattr(removal, "close_all_but", lambda kept: None)  # which the next test sees
+    monkeypatch.setattr(removal, "close_all_but", lambda kept: None)  # the next test would see it
     removal.set_aside(folder / "12")
     assert removal.finish([folder], limit(60))
     os.close(tells)
@@ -183,7 +183,7 @@ def test_no_descriptor_goes_along() -> None:
 
 
 def test_roots_folder_cannot_be_made_by_somebody_else(folder: Path) -> None:
-    """Where a site's scratch can be written to by all (mode 1777), a user may be first to take the name."""
+    """Where everybody may write to a site's scratch (mode 1777), a user may take the name first."""
     (folder / "precious").mkdir()
     (folder / "precious/file").touch()
     (folder / removal.SET_ASIDE).symlink_to("precious")
@@ -203,7 +203,7 @@ def test_roots_folder_cannot_be_made_by_somebody_else(folder: Path) -> None:
 
 
 def test_files_of_another_user_stay_and_hold_up_nobody(folder: Path) -> None:
-    """Alice lets Bob leave something that she cannot delete: it waits in root's folder, where it is in nobody's way."""
+    """Alice lets Bob leave something that she cannot delete: it stays in root's folder, where it is in nobody's way."""
     plant(folder, lambda: (os.mkdir("shared"), os.chmod("shared", 0o777), os.chmod(".", 0o755)))
     assert as_user(BOB, lambda: os.makedirs(folder / "12/shared/bobs/own"))
     removal.set_aside(folder / "12")
@@ -225,7 +225,7 @@ def test_what_has_a_jobs_name_and_is_no_directory_goes_too(folder: Path) -> None
 
 
 def test_helpers_at_the_same_time(folder: Path) -> None:
-    """Two remove and make the folder under each other's hands."""
+    """Two helpers remove and make the same folder at the same time."""
     for job in range(100, 160):
         (folder / str(job)).mkdir()
     (folder / "12").rmdir()
@@ -284,7 +284,7 @@ def test_a_tree_of_ones_own_is_removed_as_before(tmp_path: Path) -> None:
 
 
 def test_nothing_of_a_helper_outlives_it() -> None:
-    """Whoever deletes for a helper is killed with it."""
+    """The process that deletes for a helper is killed together with it."""
     hears, tells = os.pipe()
     helper = os.fork()
     if helper == 0:
@@ -295,4 +295,4 @@ def test_nothing_of_a_helper_outlives_it() -> None:
         assert stream.read(1) == b"!"
         os.kill(helper, signal.SIGKILL)
         os.waitpid(helper, 0)
-        assert stream.read() == b""  # nobody has the other end any more
+        assert stream.read() == b""  # nobody holds the other end any more

@@ -1,4 +1,4 @@
-"""What a user mounts in the directories of his job: it holds nothing, and nothing in it is touched."""
+"""What a user mounts in the directories of his job: it does not keep them from being removed, and nothing in it is touched."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def test_what_a_user_has_mounted_holds_nothing(folder: Path, where: str, kind: s
             seen = os.open(job / where, os.O_RDONLY | os.O_DIRECTORY)
         if kind == "fuse":
             with pytest.raises(PermissionError):
-                shutil.rmtree(job)  # as root did
+                shutil.rmtree(job)  # as root did before
         removal.set_aside(job)
         assert os.listdir(folder) == [removal.SET_ASIDE]
         assert removal.finish([folder], limit(2)) and os.listdir(folder) == []
@@ -77,7 +77,7 @@ def test_where_mounts_stay_nothing_is_deleted(folder: Path, monkeypatch: pytest.
 
 
 def test_a_deletion_that_hangs_is_left_to_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before there was a way without mounts: Alice's process hangs in the kernel, in what she has mounted, for good."""
+    """As it was when root still saw users' mounts: Alice's process hangs in the kernel for good, in what she has mounted."""
 
     def scenario() -> None:
         plant(folder, lambda: os.makedirs("inside"))
@@ -87,7 +87,7 @@ def test_a_deletion_that_hangs_is_left_to_itself(folder: Path, monkeypatch: pyte
         begin = time.monotonic()
 
         def hang() -> None:
-            one.close()  # this process's: else the program would not end before it does
+            one.close()  # this process's own copy: otherwise the program would end only when this process does
             drop.become(drop.Rights(ALICE, ALICE))
             os.listdir(folder / "12/inside")
 

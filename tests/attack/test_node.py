@@ -1,6 +1,7 @@
-"""A user that breaks a node for everybody: root's helper on a node where Alice attacks and Bob only works.
+"""A user tries to break a node for everybody: root's helper on a node where Alice attacks and Bob only works.
 
-`WALKING` takes the defence away, and Bob's set-up fails as it did. What needs no network is tried in test_records.py.
+`WALKING` takes the defence away, and then Bob's set-up fails as it used to. Attacks that need no network are in
+test_records.py.
 """
 
 import os
@@ -78,7 +79,7 @@ def test_once_it_was_everybodys(node: Node, stepd: int) -> None:
         done = helper(node, "setup", request_of(BOB, job, stepd), before=WALKING)
         assert done.returncode == 1 and "RecursionError" in done.stderr
     assert helper(node, "start", "", before=WALKING).returncode == 1
-    assert "inet pcocc" in node.run("nft", "list", "tables").stdout  # the guard is first in any case now
+    assert "inet pcocc" in node.run("nft", "list", "tables").stdout  # nowadays the guard comes first in any case
 
 
 @pytest.mark.parametrize("where", ["12", "12/inside"])
@@ -115,7 +116,7 @@ def test_a_users_process_that_is_called_dnsmasq_is_his_own(node: Node, stepd: in
 
 
 def test_a_users_program_with_roots_rights_is_found_by_who_started_it() -> None:
-    """/proc/PID is root's then, and before it was looked at only that."""
+    """/proc/PID is root's then, and in former times only that was checked."""
     child = started(lambda: os.setresuid(ALICE, 0, 0))
     try:
         assert os.stat(f"/proc/{child}").st_uid == 0
@@ -129,7 +130,7 @@ def test_a_users_program_with_roots_rights_is_found_by_who_started_it() -> None:
 
 @pytest.mark.parametrize(("uid", "counts"), [(ALICE, False), (0, True)], ids=["a user", "root"])
 def test_nobody_but_root_is_a_slurmstepd(uid: int, counts: bool) -> None:
-    """Else Alice keeps what she likes from being released: a job whose record is damaged."""
+    """Otherwise Alice could keep a job whose record is damaged from being released."""
     with subprocess.Popen(["slurmstepd: [12.0]", "600"], executable="/bin/sleep", user=uid, group=uid) as child:
         found = [one.pid for one in process.find_slurmstepds(12)], process.find_slurmstepds(1), process.find_slurmstepds(120)
         child.kill()

@@ -1,4 +1,7 @@
-"""Root's helper with records that cannot be read and leftovers that resist: no network is made here, all else is real."""
+"""Root's helper with records that cannot be read and leftovers that cannot be deleted.
+
+No network is made here; everything else is real.
+"""
 
 import io
 import json
@@ -14,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.job_record import JobRecord
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks import removing
 from pcocc_runtime.node import accelerator, apply, main, reclaim, records, removal, setup, start
@@ -27,7 +31,7 @@ SHUT = "os.makedirs('a/b'); os.chmod('a/b', 0); os.chmod('a', 0); os.chmod('.', 
 
 
 class Here:
-    """A node's directories, and what was asked of its networks, in order."""
+    """A node's directories, and the calls about its networks in their order."""
 
     def __init__(self, base: Path) -> None:
         self.run, self.site, self.confdir = base / "run", base / "scratch", base / "etc"
@@ -96,7 +100,7 @@ def helper(monkeypatch: pytest.MonkeyPatch, verb: str, text: str) -> int:
 
 
 def alices_job(monkeypatch: pytest.MonkeyPatch, *folders: Path, does: str = "") -> None:
-    """Set up Alice's job 12, have her do something in directories of it, and kill its slurmstepd."""
+    """Set up Alice's job 12, have her do something in the job's directories, and kill its slurmstepd."""
     with subprocess.Popen(["sleep", "600"]) as process:
         assert helper(monkeypatch, "setup", request_of(ALICE, 12, process.pid)) == 0
         for folder in folders:
@@ -143,10 +147,10 @@ def test_little_time_is_enough_for_everything_but_the_files(
 
 def break_record(path: Path, how: str) -> None:
     whole = json.loads(path.read_text())
-    assert whole["version"] == 1
+    assert whole["job"] == 12
     texts: dict[str, object] = {
         "empty": "", "cut": json.dumps(whole)[:40], "no text": "\0\xff", "a list": "[1, 2]", "deep": "[" * 100000,
-        "newer": {**whole, "version": 2, "flavour": {"a": 1}}, "older": {key: whole[key] for key in ("job", "step")},
+        "newer": {**whole, "flavour": {"a": 1}}, "older": {key: whole[key] for key in ("job", "step")},
         "without scratch": {key: value for key, value in whole.items() if key != "scratch"},
         "types": {key: [value] for key, value in whole.items()}, "wrong stepd": {**whole, "stepd": {"pid": "1", "start": -1}},
         "wrong nat": {**whole, "nat": {"slot": "x", "forwards": 5}}, "wrong scratch": {**whole, "scratch": "/\0"},
@@ -156,7 +160,7 @@ def break_record(path: Path, how: str) -> None:
 
 
 UNKNOWN = ["empty", "cut", "no text", "a list", "deep", "older", "types", "wrong stepd"]
-KNOWN = ["newer", "without scratch", "wrong nat", "wrong scratch"]  # whose slurmstepd is known from them
+KNOWN = ["newer", "without scratch", "wrong nat", "wrong scratch"]  # these still tell the job's slurmstepd
 NOTE = "pcocc: the record of job 12 cannot be read: only what its number tells is released\n"
 
 
@@ -174,7 +178,7 @@ def test_it_stops_nobody_else(
     assert not here.record(12).exists() and not (here.run / "12").exists()
     if verb == "setup":
         assert helper(monkeypatch, "release", release(13)) == 0
-        assert helper(monkeypatch, "start", "") == 0  # the site's settings tell where its scratch was
+        assert helper(monkeypatch, "start", "") == 0  # the site's settings still tell where the job's scratch was
     assert here.left() == set()
 
 
@@ -213,7 +217,7 @@ def test_of_one_that_tells_nothing_any_slurmstepd_of_the_job_speaks(
 def test_once_another_versions_stopped_everybody(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
     alices_job(monkeypatch)
     break_record(here.record(12), "newer")
-    monkeypatch.setattr(records, "_decode", lambda job, data: records.JobRecord(**json.loads(data)))
+    monkeypatch.setattr(records, "decode_record", lambda job, data: JobRecord(**json.loads(data)))
     for verb, text in (("setup", request_of(BOB, 13, stepd)), ("start", "")):
         with pytest.raises(TypeError, match="flavour"):
             helper(monkeypatch, verb, text)
@@ -245,13 +249,16 @@ def test_a_directory_that_stays_is_told_of_and_all_else_goes(
     real = removal.set_aside
     monkeypatch.setattr(removal, "set_aside", stay)
     assert reclaim.reclaim() and not here.record(12).exists() and "remove_netns 12" in here.asked
-    assert capsys.readouterr().err.count("stays for now: [Errno 5] no disk") == 3  # in both, and once more as a stray
+    assert capsys.readouterr().err.count("stays for now: [Errno 5] no disk") == 3  # twice, and as a stray
     monkeypatch.setattr(removal, "set_aside", real)
     assert helper(monkeypatch, "start", "") == 0 and here.left() == set()
 
 
 def test_what_others_have_in_scratch_is_theirs(here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int) -> None:
-    """Beside our own directory all names are others'; in it, which is root's, all that int() sees as a number is not a job's."""
+    """Names beside our own directory belong to others.
+
+    In our directory, which is root's, not everything that int() takes for a number is a job.
+    """
     names = ["\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT THREE}", "012", "0", "9" * 200, "12 ", "-1", "1_2"]
     for name in [*names, "77", "12"]:
         (here.site / name).mkdir()
@@ -270,7 +277,7 @@ def test_what_others_have_in_scratch_is_theirs(here: Here, monkeypatch: pytest.M
 def test_a_job_has_no_disk_where_others_could_put_things(
     here: Here, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stepd: int
 ) -> None:
-    """In a scratch that all may write to Alice is first to take our name."""
+    """In a scratch that everybody may write to, Alice takes our name first."""
     here.scratch.rmdir()
     here.site.chmod(0o1777)
     assert as_user(ALICE, lambda: (here.scratch.mkdir(), (here.scratch / "13").mkdir()))
@@ -309,7 +316,7 @@ def test_start_runs_nothing_that_another_than_root_names(here: Here, monkeypatch
     monkeypatch.setattr(accelerator, "KVM_DEVICE", "/dev/null")
     assert helper(monkeypatch, "start", "") == 1 and os.listdir(ran) == []
     monkeypatch.setattr(trust, "ensure_root_only", lambda confdir: None)
-    assert helper(monkeypatch, "start", "") == 0 and os.listdir(ran) == ["it"]  # as it was
+    assert helper(monkeypatch, "start", "") == 0 and os.listdir(ran) == ["it"]  # as it was before
 
 
 def test_what_is_known_of_the_accelerator_may_be_another_versions(
@@ -326,7 +333,7 @@ def test_what_is_known_of_the_accelerator_may_be_another_versions(
 def test_root_writes_into_a_directory_only_before_it_is_the_users(
     here: Here, monkeypatch: pytest.MonkeyPatch, stepd: int
 ) -> None:
-    """A set-up that is done again finds what the first one gave to Alice, with what she has put there since."""
+    """A repeated set-up finds the directories that the first one gave to Alice, with what she has put there since."""
     precious = here.run.parent / "precious"
     precious.write_text("precious")
     real, owners = files.replace_file, []

@@ -1,6 +1,8 @@
-"""What a member of a group does to another in the repository that they share: nothing of hers is overwritten, read or published.
+"""What a member of a group tries to do to another member in their common repository: nothing of hers is overwritten, read or
+published.
 
-Each attack is tried against the code as it is, and as it was before (`disarm`), where it must succeed: else nothing was tried.
+Each attack is also tried against the code as it was before (`disarm`), where it must succeed: otherwise the test would prove
+nothing.
 """
 
 import contextlib
@@ -26,7 +28,7 @@ BOTH = pytest.mark.parametrize("armed", [True, False], ids=["now", "before"])
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ours]:
-    """Give the directory, in which the group's repository does not exist yet."""
+    """Return the directory, in which the group's repository does not exist yet."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         found = Ours(Path(name), Path(name, "ours"), Path(name, "home"))
         found.directory.chmod(0o755)
@@ -171,7 +173,7 @@ def test_the_work_of_pcocc_0_7_is_not_looked_for_behind_a_link(ours: Ours, monke
 def test_what_a_dead_gc_put_aside_is_not_looked_for_behind_a_link(
     ours: Ours, monkeypatch: pytest.MonkeyPatch, armed: bool
 ) -> None:
-    """Alice's own repository has private layers, with names such as a gc puts back."""
+    """Alice's own repository has private layers, with names of the kind that a gc puts back."""
     filled(ours)
     write_raw(ours.directory / "b.raw", seed=5).chmod(0o644)
     assert ours.alice("import", "../b.raw", "mine:b")[0] == 0
@@ -193,7 +195,7 @@ def test_what_a_dead_gc_put_aside_is_not_looked_for_behind_a_link(
 
 @BOTH
 def test_a_mode_is_set_on_the_file_that_was_looked_at(ours: Ours, monkeypatch: pytest.MonkeyPatch, armed: bool) -> None:
-    """gc gives a layer the mode that it has; meanwhile it becomes a link to something that only Alice may read."""
+    """While gc sets a layer's mode again, the layer becomes a link to something that only Alice may read."""
     filled(ours)
     (layer,) = (ours.root / "data").glob("*/*")
     (ours.root / "meta/a@0").unlink()

@@ -1,6 +1,6 @@
-"""Where something of root's runs as a user: what he could do with root's terminal, session, environment and memory.
+"""Programs that root starts as a user: what the user could do with root's terminal, session, environment and memory.
 
-Each attack succeeds against the code as it was: `_run_as_owner_once` is that code.
+Each attack succeeds against the code as it was before, `_run_as_owner_once`.
 """
 
 import json
@@ -45,7 +45,7 @@ SECRET = "the key to everything"
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory of programs that are the user's once they run; srun tells what it sees and types on root's terminal."""
+    """A directory of programs that run as the user; srun reports what it sees, and types on root's terminal."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         (Path(name) / "srun").write_text(LOOK)
@@ -102,7 +102,7 @@ def test_root_asks_without_its_terminal_environment_and_descriptors(programs: Pa
         "SLURM_JOB_ID", "SLURM_SPANK_PCOCC_TEMPLATE", "SLURM_PCOCC_PATIENCE", "SLURM_PCOCC_INSIDE", "USER", "LOGNAME",
         "HOME", "PATH",
     }
-    assert set(saw["env"]) - {"LANG", "LC_ALL", "TZ", "LC_CTYPE"} == asked  # a Python adds the last one
+    assert set(saw["env"]) - {"LANG", "LC_ALL", "TZ", "LC_CTYPE"} == asked  # Python itself adds the last one
 
 
 def test_once_the_user_typed_on_roots_terminal(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +131,9 @@ def test_what_root_reads_has_an_end() -> None:
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
 def test_an_interrupt_reaches_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handler: Any) -> None:
-    """It has a session of its own, so Ctrl-C at root's terminal is passed on; also by who ignores it, as a background
-    command does."""
+    """The program has a session of its own, so Ctrl-C at root's terminal must be passed on to it, even where this process
+    ignores it, as background commands do.
+    """
 
     def interrupted(streams: tuple[IO[bytes], IO[bytes]], _most: int, _end: float) -> None:
         assert streams[0].readline() == b"ready\n"
@@ -150,7 +151,7 @@ def test_an_interrupt_reaches_the_program(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def become_plainly() -> None:
-    """Give up rights as subprocess does, where fs.suid_dumpable is 1."""
+    """Give up rights as Python's subprocess does, where fs.suid_dumpable is 1."""
     os.setgroups([])
     os.setresgid(ALICE, ALICE, ALICE)
     os.setresuid(ALICE, ALICE, ALICE)

@@ -1,4 +1,4 @@
-"""A scratch directory that others have things in, and that all may write to: ours in it is root's alone, or there is no job."""
+"""A scratch directory that everybody uses and may write to: our own directory in it is root's alone, or no job starts."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ from tests.attack.user import ALICE, BOB, as_user
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
-    """A scratch that all may write to, as /tmp: mode 1777."""
+    """A scratch that everybody may write to, as /tmp: mode 1777."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         Path(name).chmod(0o755)
         found = Path(name, "scratch")
@@ -46,7 +46,7 @@ def link(path: Path) -> None:
 
 
 def hole(path: Path) -> None:
-    """Lead to a directory of root's by a way that is Alice's to change."""
+    """Lead to a directory of root's through a directory that Alice may change."""
     (path.parent / "way").symlink_to("/run")
     path.symlink_to("way/lock")
 
@@ -57,7 +57,7 @@ PLANTED = {"directory": own, "link": link, "file": Path.touch, "fifo": os.mkfifo
 @pytest.mark.parametrize("what", PLANTED)
 @pytest.mark.parametrize("where", ["pcocc", "deep/pcocc"])
 def test_what_a_user_has_put_there_first_is_refused(scratch: Path, what: str, where: str) -> None:
-    """A job's disk would lie where Alice can open, replace or have it deleted."""
+    """Otherwise a job's disk would be where Alice can open it, replace it, or have it deleted."""
     planted = scratch / where.partition("/")[0]
     plant: Callable[[Path], object] = PLANTED[what]
     assert as_user(ALICE, lambda: plant(planted))
@@ -69,7 +69,7 @@ def test_what_a_user_has_put_there_first_is_refused(scratch: Path, what: str, wh
 
 
 def test_once_it_was_taken_over_with_all_that_was_in_it(scratch: Path) -> None:
-    """As the directory of jobs was made: what Alice holds open in it stays open to her."""
+    """As the jobs' directory was made before: what Alice holds open in it stays open to her."""
     assert as_user(ALICE, lambda: (own(scratch / "pcocc"), own(scratch / "pcocc/13")))
     files.ensure_directory(scratch / "pcocc", 0o755, 0, 0)
     assert (scratch / "pcocc/13").stat().st_uid == ALICE  # where Bob's disk would have been

@@ -1,6 +1,6 @@
-"""dnsmasq listens to guests. Who has taken it over has nothing of the host's, nor of another job's.
+"""dnsmasq listens to guests. Whoever has taken it over reaches nothing of the host, and nothing of another job.
 
-`TAKEN_OVER` is a program that does what dnsmasq does at its start, and then what its new master wants.
+`TAKEN_OVER` is a program that starts as dnsmasq does, and then does what its new master wants.
 """
 
 import json
@@ -17,7 +17,7 @@ from pcocc_runtime.networks import call_filter
 from pcocc_runtime.system import confined, process
 from tests.netns.fabric import Node, release, request_of
 
-PYTHON = "/usr/bin/python3"  # which is there for the server too
+PYTHON = "/usr/bin/python3"  # the server sees it, too
 UID = naming.dnsmasq_uid(12)
 TAKEN_OVER = f"""
 import ctypes, json, os, signal, socket, struct, sys
@@ -58,7 +58,7 @@ for attack in raw, packet, clone, users, keys, shadow, records, host, signals, r
         pass
 print("ready " + json.dumps([found, os.getpid(), os.getresuid()]) + "!", flush=True)
 """
-ONCE = ["raw", "packet", "clone", "users", "keys", "shadow", "records", "host", "signals"]  # by what a dnsmasq kept
+ONCE = ["raw", "packet", "clone", "users", "keys", "shadow", "records", "host", "signals"]  # with what dnsmasq used to keep
 
 
 BEGIN = f"""
@@ -91,7 +91,10 @@ finally:
 
 
 def run(code: str) -> tuple[list[str], int, list[int]]:
-    """Have a server, in a network namespace of its own, be taken over; return which attacks succeed, and its process and uids."""
+    """Start a server that is taken over, in a network namespace of its own.
+
+    Return which attacks succeed, and its process and uids.
+    """
     done = subprocess.run(["unshare", "--net", sys.executable, "-c", BEGIN + code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found, pid, uids = json.loads(done.stdout.partition("ready ")[2].partition("!")[0])
@@ -110,7 +113,7 @@ def test_once_it_had_all_this() -> None:
 
 
 def test_what_does_not_begin_is_told_and_leaves_nothing() -> None:
-    """As before: what the program itself says."""
+    """As it was before: what the program itself says."""
     before = os.listdir("/mnt")
     for words, said in ((["nosuch"], "No such file"), ([PYTHON, "-c", "print('no'); exit(1)"], "no")):
         with pytest.raises(NodeError, match=said):

@@ -1,4 +1,6 @@
-"""Attacks that have no twin beside them which succeeds: here they do, each against the code without its defence."""
+"""Runs attacks that are tried elsewhere only against the defended code: here each must succeed against the code without
+its defence.
+"""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Defences, and the code that was there before them: a plugin of pytest's, by which a session of tests has the latter."""
+"""A plugin for pytest: defences, and the former code without them, with which it runs a session of tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pcocc_runtime.documents.job_record import JobRecord
 from pcocc_runtime.guest import seed
 from pcocc_runtime.node import records, removal
 from pcocc_runtime.system import trust
@@ -17,7 +18,8 @@ VARIABLE = "PCOCC_UNDEFENDED"
 
 
 class Defence(NamedTuple):
-    """What is taken away: a function of a module, what was there before, and the attacks that succeed then, as pytest names them.
+    """A defence: a function of a module, what was there before it, and the attacks that succeed without it, as pytest names
+    them.
 
     `[*]` stands for all cases of a test, of which some are `harmless`.
     """
@@ -45,7 +47,7 @@ DEFENCES = {
         *(f"{_REPLACE}[{mode}]" for mode in (0o777, 0o775, 0o2770)),
         "tests/attack/test_scratch.py::test_nor_may_it_belong_to_another",
     )),
-    "records that tell little": Defence(records, "_decode", lambda job, data: records.JobRecord(**json.loads(data)), tuple(
+    "records that tell little": Defence(records, "decode_record", lambda job, data: JobRecord(**json.loads(data)), tuple(
         f"{_STOPS}[setup-{how}]" for how in ("empty", "cut", "no text", "a list", "deep", "types", "wrong stepd", "newer")
     )),
     "closed descriptors": Defence(removal, "close_all_but", lambda kept: None, (

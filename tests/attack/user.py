@@ -1,4 +1,4 @@
-"""Attacks are tried as a user of this machine that has nothing to do with root: what he runs, and what he sees."""
+"""Runs attacks as an ordinary user of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-ALICE = 2_000_000 + 2 * os.getpid()  # uids, and gids, that no account has, nor another run of the tests
+ALICE = 2_000_000 + 2 * os.getpid()  # uids and gids that no account has, and no other run of the tests
 BOB = ALICE + 1
 PTRACE_ATTACH = 16  # linux/ptrace.h
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
@@ -19,7 +19,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def as_user(uid: int, attack: Callable[[], object]) -> bool:
-    """Run an attack in a process of a user's; return whether it did not fail with an OSError."""
+    """Run an attack in a process of a user's; return True unless it failed with an OSError."""
     child = os.fork()
     if child == 0:
         status = 2
@@ -51,13 +51,13 @@ def plant(folder: Path, attack: Callable[[], object]) -> None:
 
 
 def trace(pid: int) -> None:
-    """Attach to a process as a debugger does; OSError when the kernel does not let us."""
+    """Attach to a process as a debugger does; OSError when the kernel refuses."""
     if _LIBC.ptrace(PTRACE_ATTACH, pid, None, None):
         raise OSError(ctypes.get_errno(), "ptrace")
 
 
 def read_memory(pid: int) -> None:
-    """Open a process's memory; OSError when the kernel does not let us."""
+    """Open a process's memory; OSError when the kernel refuses."""
     os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR))
 
 
@@ -99,16 +99,16 @@ def apart(scenario: Callable[[], None]) -> None:
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
-    """Mount something; OSError when the kernel does not."""
+    """Mount something; OSError when the kernel refuses."""
     words = [word.encode() for word in (source, target, kind)]
     if _LIBC.mount(*words, flags, options.encode()):
         raise OSError(ctypes.get_errno(), f"mount {target}")
 
 
 class Fuse:
-    """A file system of a user's, as fusermount(1) mounts it, whose program answers nothing once it stands.
+    """A user's file system, as fusermount(1) mounts it, whose program answers nothing once it is mounted.
 
-    What asks it for anything hangs, and when `reads` cannot even be killed (fs/fuse/dev.c: an answer is on its way).
+    Whoever asks it for anything hangs, and with `reads` cannot even be killed (fs/fuse/dev.c: an answer is on its way).
     """
 
     def __init__(self, target: str, uid: int) -> None:
@@ -119,9 +119,9 @@ class Fuse:
         os.write(self.fd, struct.pack("=IiQ", 16 + len(body), 0, unique) + body)
 
     def swallow(self) -> None:
-        """Read a request, and never answer it: who asks is not to be killed from now on."""
+        """Read a request and never answer it: from now on the process that asked cannot be killed."""
         os.read(self.fd, 1 << 17)
 
     def close(self) -> None:
-        """End the program: whoever hangs is let go."""
+        """End the program: processes that hang can go on."""
         os.close(self.fd)

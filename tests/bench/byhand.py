@@ -41,7 +41,7 @@ def keep(box: Box, job: int, ssh: list[str]) -> Kept:
 
 
 def _by_hand(word: str, job: int, directory: Path) -> str:
-    """Take a job's things out of one word of the command line; all else stays."""
+    """Remove what belongs to the job from one word of the command line."""
     if word.startswith("socket,id=keeper"):
         return f"socket,id=keeper,path={directory}/keeper,server=on,wait=off"
     if word.startswith("tap,id=net0"):

@@ -22,7 +22,7 @@ OURS = re.compile(r"libexec/pcocc/")
 
 @dataclass
 class Life:
-    """One process: monotonic times in ns; `execs` has (time, command line, CPU ns used until then)."""
+    """One process. Times are monotonic, in ns; `execs` has (time, command line, CPU time used until then, in ns)."""
 
     pid: int
     parent: int = 0
@@ -74,7 +74,7 @@ class ProcessEvents:
         return [life for life in list(self.all) if life.find_exec(pattern)]
 
     def wait(self, pattern: str, count: int, seconds: float) -> list[Life]:
-        """Wait until as many processes have exec'ed a matching command line; return those there are in time."""
+        """Wait until that many processes have exec'ed a matching command line; return those that did so in time."""
         end = time.monotonic() + seconds
         while len(found := self.find(pattern)) < count and time.monotonic() < end:
             time.sleep(0.02)

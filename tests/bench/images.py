@@ -126,7 +126,7 @@ def measure_import(home: Path, rounds: int) -> list[Figure]:
     ours, theirs = [], []
     for number in range(rounds + rounds % 2):
         turns = [(ours, lambda: pcocc("image", "import", source, "big")), (theirs, by_hand)]
-        for times, run in turns if number % 2 else turns[::-1]:  # who comes second finds the disk still busy
+        for times, run in turns if number % 2 else turns[::-1]:  # the second finds the disk still busy
             times.append(spent(run))
         plain.unlink()
         pcocc("image", "delete", "big")

@@ -1,4 +1,4 @@
-"""Runs in the box as the user: times commands in alternation, so that what else the machine does meets them alike.
+"""Runs in the box as the user: times commands in alternation, so that other work of the machine slows all of them equally.
 
     python3 -c "$(cat inside.py)" ROUNDS JSON     JSON: a list of commands, each a list of words and an environment
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.boot.box import Box
 
-# what runs for a job: on every node of it, and once, beside the srun that booted it
+# what runs for a job: on each of its nodes; and once, beside the srun that booted it
 KINDS = {
     "keeper": r"libexec/pcocc/keeper ",
     "ssh": r"^ssh .*ControlMaster=yes",

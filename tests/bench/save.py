@@ -53,7 +53,7 @@ def main() -> None:
             disk = data / f"scratch{vm.job}/vm0.qcow2"
             saves, copies = [], []
             for number in range(ROUNDS):
-                write(vm, 0, number + 1, "64k")  # a layer that is there already would not be stored, but removed
+                write(vm, 0, number + 1, "64k")  # otherwise the layer is there, and would be removed
                 turns = [(copies, lambda: copy(disk, data / "copy")), (saves, lambda number=number: save(vm, f"saved{number}"))]
                 for found, turn in turns if number % 2 else reversed(turns):
                     os.sync()

@@ -14,7 +14,10 @@ _TYPED = r"^srun --pcocc-template="
 
 
 def _run(box: Box, vms: int, *options: str) -> ProcessEvents:
-    """Record the processes of one srun that boots so many VMs, on nodes that the job before has left: else it waits for them."""
+    """Record the processes of one srun that boots so many VMs.
+
+    The job before has left the nodes by then: otherwise srun would wait for them.
+    """
     wait_for(lambda: not box.jobs(name="") and set(box.node_states().split()) == {"idle"}, "idle nodes", 60)
     with ProcessEvents() as events:
         box.run(["srun", f"--pcocc-template=tiny:{vms}", *options, "true"], status=0, timeout=180)

@@ -1,10 +1,10 @@
 """What a launcher spends on its guest's topology: `python -m tests.bench.topology` prints medians of fresh processes.
 
-They are milliseconds of CPU time, which other work changes least.
+They are milliseconds of CPU time, and `least` is the least of all processes together: other work on a core's second
+thread doubles the CPU time of both.
 
 `imports` is what a launcher would not import without it; `read`, `plan` and `keep` are the work: for all CPUs of this machine,
-and
-for parts of others, whose files lie in a file system here, not in /sys, whose reads take three times as long.
+and for parts of others, whose files lie in a file system here: to open and read one takes 5 us there and in /sys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pcocc_runtime.cpulist import render_cpu_list
 from tests.machines import MACHINES, write_machine
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = 15
+RUNS = 25
 _CODE = """
 import sys, time
 sys.path.insert(0, {root!r})
@@ -46,18 +46,20 @@ print(*(1000 * (after - before) for before, after in ((began, imported), (import
 
 
 def measure(cpus: str, system: str, proc: str) -> list[float]:
-    """Return medians of imports, read, plan and keep."""
+    """Return medians of imports, read, plan and keep, the median of all together, and the least of that."""
     code = _CODE.format(root=str(ROOT), cpus=cpus, system=system, proc=proc)
     runs = [
         subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(RUNS)
     ]
-    return [statistics.median(map(float, column)) for column in zip(*runs, strict=True)]
+    rows = [[float(word) for word in row] for row in runs]
+    together = [sum(row) for row in rows]
+    return [*(statistics.median(column) for column in zip(*rows, strict=True)), statistics.median(together), min(together)]
 
 
 def main() -> None:
     """Print a line for each part."""
-    print("CPUs                          imports  read  plan  keep  together")
+    print("CPUs                           imports   read   plan   keep together least")
     with tempfile.TemporaryDirectory() as directory:
         places = {name: write_machine(machine, Path(directory, name)) for name, machine in MACHINES.items()}
         here = (render_cpu_list(os.sched_getaffinity(0)), "/sys/devices/system", "/proc")
@@ -66,7 +68,7 @@ def main() -> None:
                  "epyc-8-nodes, all 256": ("0-255", *places["epyc-8-nodes"])}  # fmt: skip
         for name, part in parts.items():
             found = measure(*part)
-            print(f"{name:<30}", *(f"{one:6.2f}" for one in (*found, sum(found))))
+            print(f"{name:<30}", *(f"{one:6.2f}" for one in found), flush=True)
 
 
 if __name__ == "__main__":

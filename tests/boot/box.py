@@ -1,4 +1,4 @@
-"""The box as the tests see it: commands as its users, and what of a job is on its nodes."""
+"""The box as the tests see it: commands run by its users, and what there is of a job on its nodes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Process:
 
 @dataclass
 class Box:
-    """Commands in the box; `history` has what each of them said, for the report of a failure."""
+    """Commands in the box. `history` keeps what each of them said, for the report of a failure."""
 
     history: list[str] = field(default_factory=list)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -102,13 +102,13 @@ class Box:
     def submit(self, argv: Sequence[str], seconds: float = 240, **more: object) -> int:
         """Submit a batch job and wait for its end; return its exit status (`sbatch --wait` looks ever less often, up to 32 s)."""
         job = int(self.out(["sbatch", "--parsable", *argv], **more))
-
-        def is_over() -> bool:
-            done = self.run(["squeue", "-h", "-j", str(job)], user="root")
-            return done.returncode == 0 and not done.stdout  # a squeue that was killed says nothing, too
-
-        wait_for(is_over, f"the end of job {job}", seconds)
+        wait_for(lambda: self.is_over(job), f"the end of job {job}", seconds)
         return int(re.search(r"ExitCode=(\d+)", self.out(f"scontrol -o show job {job}", user="root")).group(1))
+
+    def is_over(self, job: int | str) -> bool:
+        """Tell whether a job has ended; a squeue that was killed, or does not reach slurmctld, says nothing of it."""
+        done = self.run(["squeue", "-h", "-j", str(job)], user="root")
+        return done.returncode == 0 and not done.stdout
 
     def start(self, argv: str | Sequence[str], **more: object) -> subprocess.Popen[str]:
         """Start a command with pipes."""
@@ -127,7 +127,7 @@ class Box:
         return done
 
     def interrupt(self, process: subprocess.Popen[str]) -> Done:
-        """Press Ctrl-C until srun has taken it twice within a second: two signals at once would be one."""
+        """Press Ctrl-C until srun has noticed it twice within a second: two signals at the same time would count as one."""
 
         def ended() -> bool:
             process.send_signal(signal.SIGINT)
@@ -178,7 +178,7 @@ class Box:
         os.kill(process.pid, number)
 
     def jobs(self, states: str = LIVE, name: str = JOB_NAME) -> list[int]:
-        """Return the tests' jobs that are in one of the states."""
+        """Return the tests' jobs that are in one of these states."""
         named = ["-n", name] if name else []
         lines = self.out(["squeue", "-h", *named, "-t", states, "-o", "%A"], user="root").split()
         return [int(line) for line in lines]
@@ -188,7 +188,7 @@ class Box:
         return int(re.search(r"(?m)^NEXT_JOB_ID\s*=\s*(\d+)", self.out("scontrol show config", user="root")).group(1))
 
     def leftovers(self, job: int) -> list[str]:
-        """Return what of a job is still on the nodes."""
+        """Return what is still on the nodes of a job."""
         found = [f"{one.node}: {one.words}" for one in self.processes(rf"guest=job{job}-|{job}\.dnsmasq|boot {job}$")]
         for node in NODES:
             for path in (

@@ -13,7 +13,7 @@ from tests.waiting import wait_for
 
 
 class Cluster:
-    """A job made by salloc, whose steps are started with the environment that salloc's command had."""
+    """A job made by salloc. Its steps are started with the environment that salloc gave to its command."""
 
     def __init__(self, box: Box, environ: dict[str, str]) -> None:
         self.box, self.environ = box, environ
@@ -46,7 +46,7 @@ class Cluster:
         return found[0]
 
     def other_step(self, seconds: float = 60) -> str:
-        """Wait for a step that is not the VMs; return its id, of several the last's."""
+        """Wait for a step that is not the VMs' own; return its id, of several steps that of the last."""
         return wait_for(lambda: [step for step, name in self.steps().items() if name.strip() not in ("pcocc-vms", "extern")],
                         "a step", seconds)[-1]
 

@@ -41,7 +41,7 @@ def box() -> Iterator[Box]:
     yield _BOX
     if set(_BOX.jobs(name="")) - set(_BOX.jobs()):
         lock.close()
-        return  # somebody else's job runs: what is there may be its
+        return  # somebody else's job runs: what is there may belong to it
     done = subprocess.run([ROOT / "tests/box", "status", "--wait", "30"], capture_output=True, text=True, check=False)
     lock.close()
     assert done.returncode == 0, f"the box is not clean after the tests:\n{done.stdout}{done.stderr}"
@@ -70,7 +70,7 @@ def _lock_box() -> IO[str]:
 
 
 def _clear_abandoned() -> None:
-    """Remove what sessions left that were killed; whoever has the lock knows that none of them runs."""
+    """Remove what killed sessions have left: whoever holds the lock knows that no other session runs."""
     listed = _BOX.out(["squeue", "-h", "-t", LIVE, "-o", "%A %j"], user="root")
     for job in {int(number) for number in re.findall(r"(?m)^(\d+) boot(?:test|shared)\d+$", listed)}:
         for how in ([], ["--signal=KILL"]):

@@ -1,5 +1,4 @@
-"""The ssh keys of a job as an attacker keeps them: copied while it runs, looked for in images, and tried at VMs of
-another job."""
+"""The ssh keys of a job in an attacker's hands: copied while it runs, looked for in images, and tried on VMs of another job."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ def image_file(box: Box, name: str) -> Path:
 
 
 def log_in(cluster: Cluster, key: str, user: str) -> Done:
-    """Try a key at vm0 of a job, from inside its network."""
+    """Try a key on vm0 of a job, from inside the job's network."""
     box, node = cluster.box, cluster.node_of("vm0")
     options = "-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
     options += " -o IdentitiesOnly=yes -o ConnectTimeout=20"

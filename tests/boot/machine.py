@@ -1,4 +1,6 @@
-"""A machine under a systemd of its own: this one's files below a layer in memory, other processes, no network touched."""
+"""A machine with a systemd of its own: it has this machine's files, changes to which stay in memory, and its own
+processes and network.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ exec env -i container=tests PATH=$PATH /lib/systemd/systemd --system --unit=only
 
 
 class Machine:
-    """Started with what we install enabled, and nothing else; ended with the block."""
+    """It starts with the units that we install enabled, and no others; it ends with the block."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -71,7 +73,7 @@ class Machine:
         return int(children[0]) if children else None
 
     def path(self, path: str) -> Path:
-        """Return a path of its own as seen from here."""
+        """Return one of its paths as it is seen from this machine."""
         return Path(f"/proc/{self.init}/root{path}")
 
     def run(self, *argv: str, uid: int = 0, groups: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:

@@ -139,6 +139,12 @@ def test_a_wrong_mount_is_refused(box: Box, mount: str) -> None:
     run_refused(box, ["srun", "--pcocc-template=tiny", f"--pcocc-mount={mount}", "true"])
 
 
+def test_more_mounts_than_can_be_kept_are_refused(box: Box) -> None:
+    words = [f"--pcocc-mount=t{number}=/tmp" for number in range(65)]
+    done = box.run(["srun", "--pcocc-template=tiny", *words, "true"])
+    assert done.returncode == 1 and "--pcocc-mount may be given 64 times each at most" in done.stderr, done.stderr
+
+
 def test_a_vm_step_in_a_job_without_vms_is_refused(box: Box) -> None:
     done = box.run("salloc --quiet srun --pcocc-vm hostname")
     ensure_refused(done, "--pcocc-template")

@@ -1,4 +1,4 @@
-"""What a guest or a user can fill on a node: so much and no more, and the end of it is there to be read."""
+"""What a guest or a user can fill on a node is limited, and the end of what was written can be read."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_neither_a_guests_console_nor_its_user_fills_a_node(box: Box) -> None:
         assert re.search("No space left", done.stderr), done.stderr
         assert before - free() < 1000, "blocks of the node's own /run"
         assert box.run(["touch", f"/run/pcocc/{cluster.job}/one-more"], node="n1").returncode != 0
-        box.run("srun -w n1 --pcocc-template=tiny true", user="bob", status=0, timeout=180)  # everybody else's go on
+        box.run("srun -w n1 --pcocc-template=tiny true", user="bob", status=0, timeout=180)  # those of other users go on
         own = cluster.srun("--pcocc-vm=vm0 hostname")
         assert own.returncode != 0 and "No space left" in own.stderr, own.stderr
         box.run(["sh", "-c", f"cd /run/pcocc/{cluster.job}; rm fill; seq 70000 | xargs rm -f"], node="n1", status=0)

@@ -1,4 +1,4 @@
-"""Which cgroups a job's processes are in, and that root knows them: of whatever version, as Slurm has made them."""
+"""In which cgroups a job's processes are, with either version of cgroups, and that root knows them."""
 
 from __future__ import annotations
 

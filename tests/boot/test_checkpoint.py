@@ -1,4 +1,4 @@
-"""A cluster is stored as of one moment, and another job goes on from there, on other nodes."""
+"""A cluster is stored as it is at one moment, and another job goes on from there, on other nodes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.boot.box import Box
 from tests.boot.cluster import Cluster, make_cluster
 from tests.waiting import wait_for
 
-# a connection between the two VMs that counts, as long as it lives; on vm1 its last number is in a file of memory
+# a connection between the two VMs that counts while it lives; vm1 keeps the last number in a file in memory
 # (a busybox whose input ends hangs up)
-_ALONE = "env -i PATH=$PATH setsid sh -c '%s' </dev/null >/dev/null 2>&1 &"  # which no step's end takes along
+_ALONE = "env -i PATH=$PATH setsid sh -c '%s' </dev/null >/dev/null 2>&1 &"  # which does not end with a step
 _LISTEN = _ALONE % "tail -f /dev/null | nc -l -p 7777 | while read n; do echo $n >/tmp/count; done" + " sleep 1"
 _COUNT = _ALONE % "n=0; while echo $n; do n=$((n+1)); sleep 0.1; done | nc vm1 7777" + " echo kept >/tmp/mark"
 _WRITE = "echo on-disk | sudo tee /written >/dev/null; sync"
@@ -32,7 +32,7 @@ def ensure_in_time(cluster: Cluster) -> None:
     def lag() -> float:
         before = time.time()
         seen = [int(line) for line in cluster.vm("date +%s", vms="vm[0-1]").split()]
-        return max(before - 1 - min(seen), max(seen) - time.time())  # `date` tells whole seconds
+        return max(before - 1 - min(seen), max(seen) - time.time())  # `date` prints whole seconds
 
     wait_for(lambda: lag() < _LATE, "the time", 20)
 
@@ -50,7 +50,7 @@ def test_a_cluster_goes_on_in_another_job(box: Box, home: Path) -> None:
         cluster.vm(_COUNT)
         wait_for(lambda: cluster.vm("cat /tmp/count || true", vms="vm1"), "the count")
         ensure_counting(cluster)
-        assert store(cluster, place).startswith(f"stored 2 VMs in {place}; they stood still for ")
+        assert store(cluster, place).startswith(f"stored 2 VMs in {place}; the VMs stood still for ")
         assert cluster.vm("cat /tmp/mark") == "kept", "it goes on"
         ensure_counting(cluster)
         ensure_in_time(cluster)
@@ -61,7 +61,7 @@ def test_a_cluster_goes_on_in_another_job(box: Box, home: Path) -> None:
         assert os.readlink(place / "current") != older
         assert sorted(one.name for one in place.iterdir()) == sorted([os.readlink(place / "current"), "current"])
         assert [one.name for one in home.iterdir()] == ["stored"]
-        wait_for(lambda: not box.run(["squeue", "-h", "-j", str(cluster.job)]).stdout, "the job's end")
+        wait_for(lambda: box.is_over(cluster.job), "the job's end")
     with make_cluster(box, f"--pcocc-restart={place}", "-N1", "--nodelist=n2") as other:
         assert set(other.qemus()) == {"vm0", "vm1"} and other.node_of("vm0") == "n2"
         assert other.vm("cat /tmp/mark; hostname").split() == ["kept", "vm0"]
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_is_killed_leaves_cluster_and_older_one(box: Box, home
         assert cluster.vm("hostname") == "vm0" and cluster.vm("hostname", vms="vm1") == "vm1"
         assert os.readlink(place / "current") == older
         store(cluster, place)
-        assert len([*place.glob(".*")]) == 1, "what the killed one has left is gone"
+        assert len([*place.glob(".*")]) == 1, "what the killed command has left is gone"
 
 
 def test_what_cannot_be_gone_on_from_is_refused_before_a_job_is_made(box: Box, home: Path) -> None:
@@ -96,5 +96,5 @@ def test_what_cannot_be_gone_on_from_is_refused_before_a_job_is_made(box: Box, h
         done = box.run(["sbatch", *options, "--wrap", "true"])
         assert done.returncode and said in done.stderr and done.stderr.count("pcocc: error:") == 1, done.stderr
     done = box.run(["sbatch", "--wrap", "true"], env={"PCOCC_RESTART": f"{home}/other", "PCOCC_IMAGE": "other"})
-    assert done.returncode and f"{home}/other is no checkpoint" in done.stderr, "a variable is as good"
+    assert done.returncode and f"{home}/other is no checkpoint" in done.stderr, "a variable works as well"
     assert box.job_count() == before

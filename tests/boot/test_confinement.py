@@ -1,4 +1,4 @@
-"""What Slurm confines tasks to is a site's choice: VMs run with each, and are held to what it says."""
+"""A site chooses to what Slurm confines tasks: VMs run with each choice, and are confined in that way."""
 
 from __future__ import annotations
 

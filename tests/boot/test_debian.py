@@ -1,4 +1,6 @@
-"""The same with a guest as users have it: Debian with systemd, cloud-init, OpenSSH and sudo; and a save while it writes."""
+"""A virtual cluster of guests as users have them: Debian with systemd, cloud-init, OpenSSH and sudo; and a save while the
+guest writes.
+"""
 
 import shutil
 import subprocess
@@ -13,7 +15,7 @@ from tests.boot.cluster import Cluster, make_cluster
 from tests.boot.keys import find_keys, image_file, log_in, read_keys
 from tests.waiting import limit
 
-# a list of each kind that pcocc's own vendor-data has, too
+# a list of each kind that is also in pcocc's own vendor-data
 USER_DATA = """\
 #cloud-config
 write_files:
@@ -176,7 +178,7 @@ LINKS += "df --output=fstype /run/pcocc-keys | tail -n1"
 
 
 def test_a_debian_guest_is_saved_without_keys_and_clean(box: Box, debian: Cluster) -> None:
-    """Its keys are in memory; cleaned, it is a machine of its own when it boots, and lets nobody in with the former job's key."""
+    """The job's keys are in memory. A cleaned image boots as a new machine, and lets nobody in with the former job's key."""
     keys = read_keys(debian)
     assert debian.vm(LINKS) == "/run/pcocc-keys/2001\n/run/pcocc-keys/0\n/run/pcocc-keys/host\ntmpfs"
     assert debian.vm("cat ~/.ssh/id_ed25519") + "\n" == keys.user and log_in(debian, keys.user, "alice").stdout == "alice\n"

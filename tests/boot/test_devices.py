@@ -1,7 +1,8 @@
 """Devices of a node that a real slurmctld gives to jobs are given to the right VMs, and taken back.
 
 n1 has four cards in a made-up /sys, with files that no driver has; gres.conf counts such files (tests/boxlib/nodes.py). A
-program in QEMU's place notes what a job has on the node when it is asked what it can do. Then it leaves the cards out and is
+program in place of QEMU notes what the job has on the node when it is asked what it can do. Then it leaves the cards out and
+is
 QEMU; where nobody may lock the memory of a guest, as in many containers, the VM does not come so far.
 """
 
@@ -66,12 +67,12 @@ def cards(box: Box) -> Iterator[None]:
 
 
 def owners(box: Box) -> list[str]:
-    """Return who has the files of n1's cards."""
+    """Return the owners of the files of n1's cards."""
     return box.out(f"stat -c %U {FILES}", user="root", node="n1").split()
 
 
 def boot(cluster: Cluster) -> tuple[dict[int, list[str]], list[str]]:
-    """Boot a job's VMs; return which cards they had, by their ranks, and who had the files then."""
+    """Boot a job's VMs; return which cards they had, by rank, and who owned the files then."""
     done = cluster.srun("--pcocc-vm true")
     assert done.returncode == 0 or "must pin" in done.stderr, done.stderr
     noted = STATE / f"nodes/n1/tmp/boottest-{cluster.job}"
@@ -104,12 +105,12 @@ def test_who_asks_slurm_for_too_few_is_told_at_submission(box: Box) -> None:
     for words, needed, given in ((["cards:2", "-wn1", "--gres=nic:1", "-N1"], 2, 1), (["more"], 3, 0)):
         before = box.job_count()
         done = box.run(["sbatch", f"--pcocc-template={words[0]}", *words[1:], "--wrap", "true"])
-        assert done.returncode != 0 and f"the VMs need {needed} devices of GRES nic, and the job asks for {given}" in done.stderr
+        assert done.returncode != 0 and f"the VMs need {needed} devices of GRES nic, but the job asks for {given}" in done.stderr
         assert box.job_count() == before
 
 
 def test_who_forges_what_a_template_wants_gets_what_slurm_gave_and_no_more(box: Box) -> None:
-    """A text of the user's own making, as the environment of a job has it: its devices are asked for in vain."""
+    """A user forges the text in the job's environment: its devices are not handed over."""
     with make_cluster(box, "--pcocc-template=none", "-wn1", "--gres=nic:1", boot=False) as cluster:
         for sets, said in (("default:1:nic::2", "the job has 1 devices of GRES nic"), ("default:1:gpu::1", "no device 'gpu'")):
             done = cluster.srun(["--overlap", "-n1", f"--pcocc-boot={sets}", "true"])

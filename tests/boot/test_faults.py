@@ -58,7 +58,7 @@ def test_a_killed_slurmstepd_takes_its_vms_along(box: Box) -> None:
         wait_for(lambda: not qemu.alive(), "the end of QEMU", 20)
         done = box.finish(waiting, 60)
         assert done.returncode != 0 and "Traceback" not in done.stderr
-    box.run("srun -n1 -w n2 --pcocc-template=tiny true", status=0)  # the next use of the node makes it good
+    box.run("srun -n1 -w n2 --pcocc-template=tiny true", status=0)  # the next use of the node repairs it
     box.ensure_released(cluster.job, 20)
 
 

@@ -1,4 +1,4 @@
-"""`pcocc ssh` and its like from the login node: the user's own ssh, through a step of the job."""
+"""`pcocc ssh` and similar commands on the login node: the user's own ssh, through a step of the job."""
 
 import os
 import statistics
@@ -113,7 +113,7 @@ def test_what_cannot_be_is_one_sentence(
 
 def test_the_first_byte_comes_soon(box: Box, cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     job = str(cluster.job)
-    box.out(["pcocc", "ssh", f"vm0.{job}", "true"])  # has the key be there
+    box.out(["pcocc", "ssh", f"vm0.{job}", "true"])  # makes sure that the key is there
     plain, ours, known = [], [], "StrictHostKeyChecking=yes"
     for _turn in range(5):
         began = time.monotonic()
@@ -123,7 +123,7 @@ def test_the_first_byte_comes_soon(box: Box, cluster: Cluster, capsys: pytest.Ca
         talk = box.start(["pcocc", "nc", f"vm0.{job}", "22"])
         assert talk.stdout and os.read(talk.stdout.fileno(), 4) == b"SSH-"
         ours.append(time.monotonic() - began)
-        talk.stdout.close()  # the rest of what a server says first is no text
+        talk.stdout.close()  # the rest of a server's first message is binary
         box.finish(talk)
     began = time.monotonic()
     box.out(["pcocc", "ssh", "-o", known, f"vm0.{job}", "true"])

@@ -14,7 +14,7 @@ from tests.guide import GUIDE, find_difference, parse_page
 FETCHED = "debian-12-genericcloud-amd64.qcow2"  # what the reader of first-vm.md has fetched
 
 
-@pytest.mark.parametrize("page", ["first-vm.md", "cloud-config.md", "directories.md", "steps.md", "day.md"])
+@pytest.mark.parametrize("page", ["first-vm.md", "cloud-config.md", "directories.md", "steps.md", "day.md", "checkpoint.md"])
 def test_what_the_guide_says_is_so(box: Box, home: Path, page: str) -> None:
     if page == "cloud-config.md":
         subprocess.run(

@@ -1,4 +1,4 @@
-"""Who and where a command in a VM is: the same user, in the same place, with the job's variables."""
+"""A command in a VM runs as the same user, in the same directory, and with the job's variables."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a saved image lets others do: it has no private key of its job, and a VM of it lets nobody in who has one."""
+"""A saved image has no private key of its job, and a VM booted from it does not let in whoever has such a key."""
 
 from collections.abc import Iterator
 
@@ -30,7 +30,7 @@ def test_a_saved_image_has_no_private_key_and_lets_its_former_job_not_in(
         done = cluster.srun(["-n1", "--pcocc-vm=vm0", "@save", f"--dest={saved}", *options], timeout=180)
         assert done.returncode == 0, done.stderr
         assert ("machine-id and cloud-init's state; --clean" in done.stderr) != bool(options), done.stderr
-        assert log_in(cluster, keys.user, "alice").stdout == "alice\n", "all is as it was"
+        assert log_in(cluster, keys.user, "alice").stdout == "alice\n", "everything works as before"
         assert find_keys(image_file(box, saved), keys) == []
     with make_cluster(box, "--pcocc-template=tiny", "-w", "n1", f"--pcocc-image={saved}") as other:
         assert cluster.job != other.job and read_keys(other).user != keys.user

@@ -32,7 +32,7 @@ def test_each_task_of_an_array_has_a_cluster_of_its_own(box: Box, home: Path) ->
     own = [f"--pcocc-mount=own={home}/in-%a,type=virtiofs", f"--pcocc-user-data={home}/user-%a"]
     options = ["--array=1-3", "--parsable", "--pcocc-template=tiny:1", *own, f"--output={home}/%a.out", wrap]
     job = int(box.out(["sbatch", *options], cwd=str(home)))
-    wait_for(lambda: not box.run(["squeue", "-h", "-j", str(job)]).stdout, f"the end of job {job}", 240)
+    wait_for(lambda: box.is_over(job), f"the end of job {job}", 240)
     for task in (1, 2):
         text = (home / f"{task}.out").read_text()
         assert re.search(r"(?m)^vm0$", text) and "eth0" in text and f"directory {task}\nuser-data {task}\n" in text, text
@@ -60,7 +60,7 @@ def test_a_requeued_job_has_fresh_vms(box: Box, home: Path) -> None:
     wait_for(lambda: box.out(["squeue", "-h", "-j", job, "-o", "%T"]) == "PENDING", "the job to wait", 60)
     box.out(["scontrol", "update", f"JobId={job}", "StartTime=now"])
     wait_for(lambda: (home / "run-1").exists(), "the second run", 180)
-    wait_for(lambda: not box.run(["squeue", "-h", "-j", job]).stdout, f"the end of job {job}", 60)
+    wait_for(lambda: box.is_over(job), f"the end of job {job}", 60)
     said = [line for line in (home / "out").read_text().splitlines() if line.startswith("vm")]
     assert sorted(said) == ["vm0", "vm0", "vm1", "vm1"], (home / "out").read_text()
 
@@ -74,7 +74,7 @@ def test_a_suspended_job_goes_on_as_it_was(box: Box, own: Cluster) -> None:
     try:
         done = box.run(["pcocc", "ssh", "-j", job, "vm0", "true"])
         assert done.returncode == 255 and f"job {job} is suspended" in done.stderr, done.stderr
-        time.sleep(SUSPENDED)  # as long as this is what the clocks must not lose
+        time.sleep(SUSPENDED)  # the clocks must not be late by as long as this
     finally:
         box.out(["scontrol", "resume", job], user="root")
     done = box.finish(step)

@@ -1,4 +1,4 @@
-"""Networks of real jobs: they connect VMs as they shall, what is drawn is what was built, and what is broken is found."""
+"""Networks of real jobs: they connect VMs as configured, the drawing shows what was built, and faults are found."""
 
 import json
 import re

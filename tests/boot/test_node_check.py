@@ -1,4 +1,6 @@
-"""`pcocc node check` on a node: what is right, and one thing broken at a time, with the line and the command that mends it."""
+"""`pcocc node check` on a sound node, and with one thing broken at a time: the sentence about it, and the command that
+mends it.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,12 @@ def check(box: Box, node: str = "n1") -> dict[str, list[dict[str, Any]]]:
 
 
 def failures(points: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
-    """Return what has failed, but for what is the machine's."""
+    """Return what has failed, except what depends on the machine."""
     return {name: one["text"] for name, every in points.items() for one in every if one["level"] == "FAILED" and name not in HERE}
 
 
 def failure(box: Box, point: str) -> tuple[str, str]:
-    """Return sentence and command of the first failure of a point, where no other point has any."""
+    """Return sentence and command of the first failure of a point; no other point may have any."""
     points = check(box)
     assert list(failures(points)) == [point], failures(points)
     found = next(one for one in points[point] if one["level"] == "FAILED")
@@ -94,11 +96,15 @@ def test_flushed_rules_of_routing(box: Box) -> None:
         assert failures(check(box)) == {}
 
 
-def test_a_filter_of_the_site_that_drops_what_vms_send(box: Box) -> None:
-    chain = "nft add table inet site && nft 'add chain inet site forwarded { type filter hook forward priority 0; policy drop; }'"
-    with box.changed(chain, "nft delete table inet site", node="n1"):
+@pytest.mark.parametrize(("policy", "rule", "how"), [
+    ("drop", "ct state established accept", "policy"), ("accept", "counter reject with icmpx admin-prohibited", "last rule"),
+])  # fmt: skip
+def test_a_filter_of_the_site_that_drops_what_vms_send(box: Box, policy: str, rule: str, how: str) -> None:
+    chain = f"nft 'add chain inet site forwarded {{ type filter hook forward priority 0; policy {policy}; }}'"
+    made = f"nft add table inet site && {chain} && nft add rule inet site forwarded {rule}"
+    with box.changed(made, "nft delete table inet site", node="n1"):
         text, mend = failure(box, "site-filter")
-        assert "inet site forwarded drops what VMs send out" in text
+        assert f"inet site forwarded drops by its {how} what VMs send out" in text
         for command in mend.split("; ")[:2]:
             word, _, rest = command.partition(" ")
             box.run([word, *rest.replace('"', "").split()], user="root", node="n1", status=0)

@@ -1,4 +1,4 @@
-"""What a machine shows and obeys, from the login node: its console, log, display, buttons, monitor, agent and memory."""
+"""Operating VMs from the login node: their console, log, display, buttons, monitor, agent and memory."""
 
 import json
 import shutil
@@ -35,6 +35,9 @@ def test_a_log_is_read_and_followed(box: Box, cluster: Cluster) -> None:
     assert any(line.startswith("vm0: READY vm0") for line in lines) and any(
         line.startswith("vm1: READY vm1") for line in lines
     )
+    assert "READY vm1" in box.out(["pcocc", "log", f"vm1.{job}"], user="root"), "root sees anybody's"
+    done = box.run(["pcocc", "log", "-f", f"vm1.{job}"], user="root")
+    assert done.returncode == 1 and "only its owner can use its VMs" in done.stderr
     follower = box.start(["pcocc", "log", "-j", job, "-f", "-n", "5", "vm1"])
     cluster.vm(["sudo", "sh", "-c", "echo one more >/dev/console"], vms="vm1")
     _read(follower, "one more")
@@ -132,7 +135,7 @@ def test_a_vm_that_has_ended_says_so(box: Box) -> None:
         assert box.out(["pcocc", "power", "off", "--now", "-j", job, "vm1"]).startswith("vm1: off after ")
         assert time.monotonic() - began < 30
         wait_for(lambda: "vm1" not in found.qemus(), "the end of vm1", 20)
-        assert "vm1" in box.out(["pcocc", "log", "-j", job, "vm1"])  # what it said last can be read all the same
+        assert "vm1" in box.out(["pcocc", "log", "-j", job, "vm1"])  # its last words can still be read
         for words in ("reset", "console", "monitor"):
             done = box.run(
                 ["pcocc", words, "-j", job, "vm1", *(["info", "status"] if words == "monitor" else [])]

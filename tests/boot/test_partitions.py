@@ -1,4 +1,4 @@
-"""Partition keys as licences of a real slurmctld: whose they are, and what becomes of who wants another."""
+"""Partition keys as licences of a real slurmctld: who gets them, and that users who ask for another one are refused."""
 
 import re
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def read(box: Box, job: int, field: str) -> str:
 
 @pytest.fixture
 def clusters(box: Box) -> Iterator[list[int]]:
-    """A job of alice and one of bob, with a cluster on the fabric each, that run."""
+    """Two running jobs, one of alice's and one of bob's, each with a cluster on the fabric."""
     jobs = [submit(box, user, "--pcocc-template=fabric") for user in ("alice", "bob")]
     for job in jobs:
         wait_for(lambda job=job: read(box, job, "JobState") == "RUNNING", f"job {job} does not run")
@@ -79,7 +79,7 @@ def test_nobody_drops_or_changes_a_key(box: Box, clusters: list[int]) -> None:
     for wish in ("", read(box, bobs, "Licenses"), "pkey2002"):
         done = box.run(["scontrol", "update", f"jobid={alices}", f"licenses={wish}"])
         assert done.returncode != 0 and read(box, alices, "Licenses") == has
-    box.out(["scontrol", "update", f"jobid={alices}", "comment=other"])  # all else may be changed
+    box.out(["scontrol", "update", f"jobid={alices}", "comment=other"])  # everything else may be changed
 
 
 @pytest.mark.parametrize("more", [[], ["--pcocc-template=tiny"], ["--pcocc-template=fabric"]])

@@ -1,4 +1,4 @@
-"""`pcocc save` in a real job; of a guest that writes meanwhile, see test_debian.py."""
+"""`pcocc save` in a real job; test_debian.py saves a guest that writes meanwhile."""
 
 from pcocc_runtime.documents.node_answer import NodeAnswer, decode_node_answers
 from tests.boot.box import HOME, Box
@@ -6,7 +6,7 @@ from tests.boot.cluster import Cluster
 
 
 def test_all_vms_of_a_job_are_saved_at_once(box: Box, cluster: Cluster) -> None:
-    """Tiny runs from a plain file there, so a name is needed, and one name is not for several."""
+    """tiny runs from a plain file, so a save needs a name, and one name cannot be used for several VMs."""
     done = box.run(["pcocc", "save", "-j", str(cluster.job), "vm[0-3]"], timeout=120)
     assert done.returncode != 0 and done.stderr.count("which is not in a repository") == 4, done.stderr
     done = box.run(["pcocc", "save", "-j", str(cluster.job), "-d", "boottest-tiny", "vm[0-3]"])

@@ -1,4 +1,4 @@
-"""Signals and ends: what reaches the command in a guest, and that nothing of a step stays there."""
+"""Signals, and how steps end: what reaches the command in a guest, and that nothing of a step stays there."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ from tests.waiting import limit, wait_for
 
 
 def guest_processes(cluster: Cluster, word: str, vm: str = "vm0") -> str:
-    """Return the guest's processes with this word in their command line, without the looking ones."""
+    """Return the guest's processes with this word in their command line, except those that look for them."""
     return cluster.srun([f"--pcocc-vm={vm}", "--overlap", "pgrep", "-f", "-a", f"[{word[0]}]{word[1:]}"]).stdout
 
 
@@ -33,7 +33,10 @@ def start_marked(
 
 
 def send(cluster: Cluster, name: str) -> None:
-    """Signal the step; Slurm 22.05 delivers and yet says `Invalid job id` when the step is not on all nodes of its job."""
+    """Signal the step.
+
+    Slurm 22.05 delivers the signal, but says `Invalid job id` when the step is not on all nodes of its job.
+    """
     cluster.box.run(["scancel", "-s", name, cluster.other_step()])
 
 

@@ -51,14 +51,14 @@ def read_sentence(started: subprocess.Popen[str], words: str) -> str:
 
 
 def ensure_in_time(begin: float, sentence: str) -> None:
-    """Check that a sentence was there in time, and show after how much."""
+    """Check that a sentence was there in time, and print how long it took."""
     took = time.monotonic() - begin
     print(f"\n{took:.1f} s: {sentence}")
     assert took < limit(SECONDS), sentence
 
 
 def ensure_recovered(box: Box, job: int) -> None:
-    """Check that the next use of the node makes it good, and that no node was drained."""
+    """Check that the next use of the node repairs it, and that no node was drained."""
     box.run("srun -n1 -w n2 --pcocc-template=tiny true", status=0)
     box.ensure_released(job, 20)
     assert not re.search("drain|down", box.node_states())
@@ -82,7 +82,7 @@ def test_a_slurmstepd_that_is_killed_while_guests_boot_is_told(box: Box) -> None
     started, job = start(box)
     wait_for(lambda: len(box.qemus(job)) == 2, "two QEMUs", 90)
     for qemu in box.qemus(job).values():
-        box.kill(qemu, signal.SIGSTOP)  # or one that is quick would be up before its slurmstepd is found
+        box.kill(qemu, signal.SIGSTOP)  # otherwise a quick guest would be up before its slurmstepd is found
     begin = time.monotonic()
     for stepd in box.processes(rf"^slurmstepd: \[{job}\.", "n2"):
         box.kill(stepd, signal.SIGKILL)
@@ -97,7 +97,7 @@ def test_a_job_cancelled_while_root_sets_up_leaves_nothing(box: Box) -> None:
         started, job = start(box)
         wait_closely(lambda: box.processes(rf"^cat {SLOW}.gate", "n2"), "the set-up that waits", 60)
         box.run(["scancel", str(job)], status=0)
-    done = box.finish(started, 90)  # Slurm signals no step that has not begun: it ends when the set-up has
+    done = box.finish(started, 90)  # Slurm does not signal a step that has not begun: it ends once the set-up has ended
     assert done.returncode != 0 and done.stdout == "" and "Traceback" not in done.stderr
     box.ensure_released(job, 60)
 

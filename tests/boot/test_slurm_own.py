@@ -1,5 +1,6 @@
-"""What Slurm does of its own for a step it does for one in VMs, too: srun's options, prologs, programs, files, the
-job's variables."""
+"""What Slurm itself does for steps works in VMs, too: srun's options, prologs, several programs, files, and the job's
+variables.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from tests.waiting import wait_for
 
 
 def put(name: str, text: str, mode: int = 0o755) -> Path:
-    """Write a file that alice can run; who runs tests deletes what begins so."""
+    """Write a file that alice can run; the tests delete files whose names begin like this."""
     path = HOME / f"boottest-{name}"
     path.write_text(text)
     path.chmod(mode)
@@ -28,7 +29,7 @@ def put(name: str, text: str, mode: int = 0o755) -> Path:
 def no_files() -> Iterator[None]:
     """Delete what a test has put into alice's home."""
     yield
-    for path in HOME.glob("boottest-*"):
+    for path in [*HOME.glob("boottest-*"), *HOME.glob("slurm_bcast_*")]:  # srun leaves the latter itself
         path.unlink()
 
 
@@ -270,7 +271,7 @@ def test_tasks_of_an_array_know_themselves(box: Box) -> None:
     ]
 
 
-# --- a job that nobody is in
+# --- a job without a batch script or a shell
 
 def test_a_job_without_a_shell_boots_by_its_number(box: Box) -> None:
     box.run(["salloc", "--no-sh", "--pcocc-t", "tiny:2", "-N2"], status=0)

@@ -1,4 +1,4 @@
-"""What templates add to a VM, used in real jobs: directories, users, whole nodes, drives that last."""
+"""What templates add to a VM, in real jobs: directories, users, whole nodes, persistent drives."""
 
 import re
 import shutil
@@ -116,7 +116,7 @@ def test_a_drive_in_use_is_refused_to_another_job(box: Box, templates: dict[str,
 
 
 def test_a_directory_that_the_guest_cannot_mount_is_told_once_with_its_cure(box: Box, shelf: Path) -> None:
-    """The tiny guest has Debian's kernel for clouds, which has no 9p."""
+    """The kernel of the guest tiny is Debian's for clouds, which has no 9p."""
     mounts = [f"--pcocc-mount=old={shelf}/work", f"--pcocc-mount=new={shelf}/work,type=virtiofs"]
     done = box.run(["srun", "--pcocc-template=tiny:2", *mounts, "true"], status=0, timeout=120)
     notes = [line for line in done.stderr.splitlines() if "has not mounted" in line]

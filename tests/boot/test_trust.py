@@ -1,4 +1,4 @@
-"""Who may do what: another user gets nothing of a job, and what users forge reaches root only as data that is checked."""
+"""Who may do what: another user gets at nothing of a job, and root checks everything that users may have forged."""
 
 
 import pytest
@@ -21,7 +21,7 @@ def ensure_denied(done: Done) -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_another_user_reads_nothing_of_a_job(cluster: Cluster, part: str) -> None:
     path = f"/run/pcocc/{cluster.job}{part}"
-    assert cluster.box.run(["ls", path], node="n1").returncode == 0, "the owner does"
+    assert cluster.box.run(["ls", path], node="n1").returncode == 0, "the owner may"
     ensure_denied(cluster.box.run(["ls", path] if part == "" else ["cat", path], user="bob", node="n1"))
 
 
@@ -81,7 +81,7 @@ def test_another_user_with_the_owners_variables_attaches_to_no_job(cluster: Clus
 
 
 def test_another_user_boots_nothing_in_a_job(cluster: Cluster) -> None:
-    script = f"exec 3>&1 4<&0 </dev/null; exec /opt/pcocc/libexec/pcocc/boot {cluster.job}"  # as the plugin starts it
+    script = f"exec 3>&1 4<&0 </dev/null; exec /opt/pcocc/libexec/pcocc/boot {cluster.job}"  # as the plugin does
     done = cluster.box.run(["sh", "-c", script], user="bob", env=cluster.environ, timeout=60)
     assert "Traceback" not in done.stderr and "ready" not in done.stdout
     assert sorted(cluster.qemus()) == ["vm0", "vm1", "vm2", "vm3"]

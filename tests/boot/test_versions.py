@@ -1,4 +1,4 @@
-"""Nodes and login sides where pcocc is missing, is older, or is built for another Slurm: each is told at once, in a sentence."""
+"""Nodes and login nodes where pcocc is missing, older, or built for another Slurm: the user is told at once, in a sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVICE = "/usr/sbin/slurmd"
 
 
 def told(done: Done) -> list[str]:
-    """Return the errors that a command that failed tells of pcocc's."""
+    """Return pcocc's errors that a failed command has printed."""
     assert done.returncode != 0 and "Traceback" not in done.stderr, done
     return [line for line in done.stderr.splitlines() if line.startswith("pcocc: error:")]
 
@@ -58,7 +58,7 @@ def foreign() -> Iterator[tuple[Path, str]]:
     symbols = subprocess.run(["nm", "-D", PLUGIN], capture_output=True, text=True, check=True).stdout
     at = int(re.search(r"(?m)^(\w+) R plugin_version$", symbols).group(1), 16)  # type: ignore[union-attr]
     data, path = bytearray(Path(PLUGIN).read_bytes()), STATE / "foreign.so"
-    assert struct.unpack_from("<I", data, at)[0] == number, "what is only read is in the file where it is in memory"
+    assert struct.unpack_from("<I", data, at)[0] == number, "read-only data is at the same place in the file as in memory"
     struct.pack_into("<I", data, at, 20 << 16 | 11 << 8 | 7)
     path.write_bytes(data)
     yield path, "20.11.7"

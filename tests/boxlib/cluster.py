@@ -87,7 +87,7 @@ def ensure_config(count: int, cpus: int, cgroups: str) -> None:
     for name in SITE_FILES:
         state.write_if_changed(STATE / "etc/pcocc" / name, (ETC / name).read_text())
     lines = ["127.0.0.1 localhost", *(f"{state.address(name)} {name}" for name in (LOGIN, *names))]
-    # not by rename: the file itself is mounted over /etc/hosts
+    # written in place, because the file itself is mounted over /etc/hosts
     (STATE / "etc/hosts").write_text("\n".join(lines) + "\n")
     # nodes have no name server: without these, an unknown name would cost half a minute
     services = re.sub(r"(?m)^hosts:.*$", "hosts: files", Path("/etc/nsswitch.conf").read_text())
@@ -180,7 +180,8 @@ def wait_ready(count: int) -> None:
 
     def ready() -> bool:
         words = run_login("sinfo", "--noheader", "--Node", "--format=%N %T").stdout.split("\n")
-        return sorted(line.split()[0] for line in words if line.split()[1:] in (["idle"], ["mixed"], ["allocated"])) == want
+        # a line for each partition of a node
+        return sorted({line.split()[0] for line in words if line.split()[1:] in (["idle"], ["mixed"], ["allocated"])}) == want
 
     try:
         _wait("the nodes", ready, 30)

@@ -1,7 +1,8 @@
 """Runs the fault campaign on the box, as root: `python -m tests.faults [--times N] [--only NAME ...] [--list]`.
 
-Each fault is done to jobs on the box, which is looked at after each time. What came of it is kept in build/faults.json,
-from which docs/faults.md is written; runs add up there until a fault, or what it is done to, changes (`--anew`).
+Each fault is done to jobs on the box, and after each time the box is checked. The results are kept in build/faults.json,
+from which docs/faults.md is written. Results of several runs are added up until a fault, or the code it is done to, changes
+(`--anew`).
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--times", type=int, default=1, help="how often each fault is done")
     parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, metavar="NAME", help="these faults"
+        "--only", nargs="+", choices=names, default=names, metavar="NAME", help="run only these faults"
     )
-    parser.add_argument("--anew", action="store_true", help="forget what came of these faults before")
-    parser.add_argument("--list", action="store_true", help="tell what there is")
+    parser.add_argument("--anew", action="store_true", help="forget the earlier results of these faults")
+    parser.add_argument("--list", action="store_true", help="list all faults")
     options = parser.parse_args()
     if options.list:
         print(*(f"{one.name}: {one.what}, {one.when}: {one.after}" for one in FAULTS), sep="\n")
@@ -84,7 +85,7 @@ def try_fault(one: Fault) -> str:
 
 
 def recover(box: Box) -> None:
-    """Have a box again in which nothing runs, for the next fault."""
+    """Bring the box back to a state in which nothing runs, for the next fault."""
     for words in (
         "scancel --signal=KILL --user=alice",
         "scancel --user=alice",

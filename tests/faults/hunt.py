@@ -1,4 +1,4 @@
-"""Processes that live for a moment, caught in it: root's helper, launchers, programs that they start."""
+"""Catches processes that live only for a moment: root's helper, launchers, and programs that they start."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def kill_when_seen(pattern: str, node: str, seconds: float = 60, number: int = s
 
 @contextlib.contextmanager
 def hunted(pattern: str, node: str) -> Iterator[None]:
-    """Have the first such process of the block killed as soon as it is there; AssertionError when there was none."""
+    """Have the first such process that starts in the block killed at once; AssertionError when there was none."""
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(kill_when_seen(pattern, node)), daemon=True)
     thread.start()
@@ -99,8 +99,10 @@ def resume(pid: int) -> None:
 
 @contextlib.contextmanager
 def clock_jumped(seconds: float) -> Iterator[None]:
-    """Have the clock of this machine, which all nodes of the box share, jump for the block; all else here is told the
-    wrong time meanwhile, so that the block is to be short."""
+    """Make the clock of this machine, which all nodes of the box share, jump for the block.
+
+    Everything else here has the wrong time meanwhile, so the block must be short.
+    """
     real, begin = time.time(), time.monotonic()
     time.clock_settime(time.CLOCK_REALTIME, real + seconds)
     try:

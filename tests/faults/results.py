@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from typing import Any
@@ -27,16 +28,26 @@ must; `seconds` is the longest that one took, with its job and the check of the 
 
 
 def read() -> dict[str, dict[str, Any]]:
-    """Return what is known of each fault."""
+    """Return what is known of each fault: what this checkout keeps, else what the page says."""
     try:
         found: dict[str, dict[str, Any]] = json.loads(KEPT.read_text())
         return found
     except FileNotFoundError:
-        return {}
+        return parse(PAGE.read_text() if PAGE.exists() else "")
+
+
+def parse(page: str) -> dict[str, dict[str, Any]]:
+    """Return what the page says: a new checkout has nothing else, and would write a page without the runs of others."""
+    wrong = dict(re.findall(r"(?m)^- `([\w-]+)`: (.*)$", page))
+    rows = re.findall(r"(?m)^\| `([\w-]+)`: .* \| (\d+) \| (\d+) \| (\d+) \|$", page)
+    return {
+        name: {"times": int(times), "well": int(well), "seconds": int(seconds), "problem": wrong.get(name, "")}
+        for name, times, well, seconds in rows
+    }
 
 
 def forget(names: Iterable[str]) -> None:
-    """Forget what came of these."""
+    """Forget the results of these faults."""
     KEPT.write_text(json.dumps({name: one for name, one in read().items() if name not in set(names)}))
 
 

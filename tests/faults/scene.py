@@ -22,7 +22,7 @@ def booted(box: Box) -> contextlib.AbstractContextManager[Cluster]:
 
 @contextlib.contextmanager
 def booting(box: Box, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """An srun whose two VMs are at their boot, and its job; both are ended afterwards."""
+    """An srun whose two VMs are booting, and its job; both are ended afterwards."""
     before = set(box.jobs("all"))
     started = box.start(["srun", *TWO, *options, "hostname"])
     job = wait_for(lambda: set(box.jobs()) - before, "the job", 90).pop()
@@ -123,7 +123,7 @@ def imported(box: Box) -> Iterator[str]:
 
 
 def forget(box: Box, name: str) -> None:
-    """Delete an image, and what was unfinished, and check that the repository is whole."""
+    """Delete an image and unfinished files, and check that the repository is sound."""
     box.run(["pcocc", "image", "delete", name])
     box.run(["pcocc", "image", "repo", "gc", "--grace", "0"], status=0)
     box.run(["pcocc", "image", "verify"], status=0)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-SECONDS = 20  # of one input; none takes a hundredth of that, so that only a hang is told
+SECONDS = 20  # for one input; none takes a hundredth of that, so only an input that hangs is reported
 _NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 62, (1 << 63) - 1, (1 << 64) - 1]
 _WORDS = [b"", b"\0", b"\n", b"\r\n", b" ", b"\xff", b"\xc3\xa9", b"\xef\xbb\xbf", b"-1", b"9" * 20, b"9" * 5000, b"1e999",
           b"%s", b"../", b"NaN",
@@ -17,7 +17,7 @@ _WORDS = [b"", b"\0", b"\n", b"\r\n", b" ", b"\xff", b"\xc3\xa9", b"\xef\xbb\xbf
 
 @dataclass(frozen=True)
 class Target:
-    """A parser of foreign bytes: what it is fed with, and the errors by which it may refuse it."""
+    """A parser of foreign bytes: what it is fed with, and the errors with which it may refuse an input."""
 
     name: str
     samples: tuple[bytes, ...]
@@ -33,7 +33,7 @@ class Hang(BaseException):
 
 
 class Found(Exception):
-    """An input that its target neither took nor refused."""
+    """An input that its target neither accepted nor refused."""
 
     def __init__(self, target: str, seed: int, index: int, data: bytes, error: BaseException) -> None:
         super().__init__(f"{target}: input {index} of seed {seed}: {type(error).__name__}: {error}\n  {data[:2000]!r}")
@@ -76,7 +76,7 @@ def _change(data: bytearray, dice: random.Random, target: Target) -> None:
 
 @contextmanager
 def _watched() -> Iterator[None]:
-    """Have what hangs raise Hang, also inside of C code that looks for signals."""
+    """Make whatever hangs raise Hang, also inside C code that handles signals."""
 
     def stop(_number: int, _frame: object) -> None:
         raise Hang(f"it took more than {SECONDS} s")
@@ -90,8 +90,10 @@ def _watched() -> Iterator[None]:
 
 
 def fuzz(target: Target, seed: int, indices: range, note: Callable[[int], None] = lambda _index: None) -> None:
-    """Feed a target with inputs; Found for the first that it neither takes nor refuses. `note` is told each before it
-    is tried."""
+    """Feed a target with inputs; Found for the first that it neither accepts nor refuses.
+
+    `note` is called with each before it is tried.
+    """
     with _watched():
         for index in indices:
             data = make_input(target, seed, index)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pcocc_runtime.cli.template_text import render_one
 from pcocc_runtime.documents import disks, members, save, vm, vm_events, vm_state
 from pcocc_runtime.documents.boot_step import parse_boot_step
@@ -31,6 +33,7 @@ from pcocc_runtime.documents.node_answer import (
     _Sent,
     decode_node_answers,
 )
+from pcocc_runtime.documents.typed_options import TypedOptions
 from pcocc_runtime.documents.verdict import decode_verdict
 from pcocc_runtime.errors import ConfigError, NodeError, RequestError
 from pcocc_runtime.guest.cloud_users import Identities
@@ -43,6 +46,7 @@ from pcocc_runtime.qemu.qmp import Messages, parse_message
 from pcocc_runtime.settings import checks
 from pcocc_runtime.settings.numbers import find_number_notes
 from pcocc_runtime.settings.tree import parse_yaml
+from pcocc_runtime.site import original
 from pcocc_runtime.site.policy import parse_policy
 from pcocc_runtime.site.resource_sets import parse_resources
 from pcocc_runtime.site.settings import PCOCC
@@ -70,6 +74,9 @@ def run_settings(data: bytes) -> None:
     found = [inherit.resolve_known(templates, name, None, problems) for name in templates]
     texts = [*map(render_one, found), *map(str, problems), *find_network_notes(tree), *find_number_notes(tree)]
     assert all(isinstance(text, str) for text in texts)
+    files = (*original.FILES, *original.GONE, "templates.d/a.yaml")
+    done = original.plan_import(dict.fromkeys(files, tree), lambda path: f"{path}/image")
+    assert yaml.dump(done.trees, Dumper=yaml.CSafeDumper) and all(map(str, done.fates))
 
 
 def run_user_data(data: bytes) -> None:
@@ -80,7 +87,7 @@ def run_user_data(data: bytes) -> None:
 
 
 def run_image(data: bytes) -> None:
-    """Look at the head of an image as an import does."""
+    """Read the head of an image as an import does."""
     size = len(data) * 7
     tail = data[-formats.TAIL_SIZE :]
     refused = _refused(lambda: formats.ensure_sound(formats.find_format(data, tail, "/image"), data, tail, size, "/image"))
@@ -151,7 +158,7 @@ def run_answers(data: bytes) -> None:
     assert all(isinstance(one, NodeAnswer | Failure) for one in found)
     for decode in (
         lambda: decode_node(data, 1), lambda: decode_layer_state(parse_message(data)), lambda: decode_layer_request(data),
-        lambda: disks.parse_facts(parse_message(data), "vm0"),
+        lambda: disks.decode_disks(data, "vm0"),
     ):  # fmt: skip
         try:
             decode()
@@ -172,7 +179,8 @@ def run_request(data: bytes) -> None:
     _refused(lambda: references.parse_reference(text))
     options = {"template": "a:2", "images": [text], "mounts": [text], "vm": text, "user_data": text}
     for name in options:
-        _refused(lambda name=name: parse_request(json.dumps({"template": "a:2", "images": [], name: options[name]})))
+        one = TypedOptions("a:2")._replace(**{name: options[name]})
+        _refused(lambda one=one: parse_request(one))
     _refused(lambda: decode_cluster(text))
     _refused(lambda: decode_cluster(base64.b64encode(zlib.compress(data, 1)).decode()))
 
@@ -186,12 +194,12 @@ def _filter() -> subprocess.Popen[bytes]:
             str(write_policy(directory)),
         ]
         lua = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        _submit(lua, _FILTER[0])  # with its first job it reads its policy
+        _submit(lua, _FILTER[0])  # it reads its policy when the first job comes
     return lua
 
 
 def run_filter(data: bytes) -> None:
-    """Have the filter of slurmctld look at a job's strings."""
+    """Give a job's strings to slurmctld's filter."""
     _submit(_filter(), data)
 
 

@@ -1,4 +1,6 @@
-"""Each parser of foreign bytes takes or refuses whatever it is given: some thousands here, a million by `make fuzz`."""
+"""Each parser of foreign bytes accepts or refuses whatever it is given: some thousands of inputs here, a million by `make
+fuzz`.
+"""
 
 import pytest
 
@@ -16,7 +18,7 @@ def test_it_neither_fails_nor_hangs(name: str) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_it_takes_its_samples(name: str) -> None:
-    """A target that refused all it is given would test nothing."""
+    """A target that refused every input would test nothing."""
     target = TARGETS[name]
     taken = 0
     for sample in target.samples:

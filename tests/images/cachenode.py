@@ -74,7 +74,7 @@ class Node:
         self, image: Path, *, uid: int = ALICE, groups: Sequence[int] = (), job: int = 7, rank: int = 0, here: int = 1,
         run: Callable[[str], int] | None = None,
     ) -> int:
-        """Start a launcher in a child that then is what `run` does with the disk; return its pid."""
+        """Start a launcher in a child that then does `run` with the disk; return its pid."""
         scratch = self.root / f"scratch{job}"
         scratch.mkdir(exist_ok=True, mode=0o700)
         os.chown(scratch, uid, uid)
@@ -102,7 +102,7 @@ class Node:
         return self.root / f"said{job}.{rank}"
 
     def said(self, job: int = 7, rank: int = 0) -> str:
-        """Return what a launcher said, but the path."""
+        """Return what a launcher said, except the path."""
         return "\n".join(line for line in self.said_path(job, rank).read_text().splitlines() if not line.startswith('{"path'))
 
     def launch(self, image: Path, **options: Any) -> Path:
@@ -112,7 +112,7 @@ class Node:
         return Path(json.loads(next(line for line in lines if line.startswith('{"path')))["path"])
 
     def cached(self) -> set[str]:
-        """Return the layers in the cache of all."""
+        """Return the layers in the cache of all users."""
         return {path.name for path in self.cache.glob("data/*/*")}
 
     def private(self) -> set[str]:
@@ -142,7 +142,7 @@ def make_disk_file(path: Path, size: int) -> Path:
 
 
 def mount(path: Path, mounted: Path) -> None:
-    """Mount it, with nothing of it in memory."""
+    """Mount it, with none of its content in memory."""
     subprocess.run(["umount", mounted], check=False, stderr=subprocess.DEVNULL)
     subprocess.run(["mount", "-o", "loop", path, mounted], check=True)
 
@@ -164,7 +164,7 @@ def sectors_read(mounted: Path) -> int:
 
 
 def hold(path: str) -> int:
-    """Be a QEMU that runs from a disk, until it is killed: exec keeps the locks."""
+    """Act as a QEMU that runs from a disk, until it is killed; exec keeps the locks."""
     os.execvp("sleep", ["sleep", "600"])
 
 
@@ -175,7 +175,7 @@ def read_directly(path: str) -> int:
 
 
 def store(node: Node) -> layer_store.Store:
-    """Return the cache of all."""
+    """Return the cache of all users."""
     return layer_store.public_store(node.settings.directory, node.settings.size)
 
 

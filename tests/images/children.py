@@ -26,7 +26,7 @@ _STEPS = {
 
 
 def _only_reads(arguments: tuple[object, ...]) -> bool:
-    """Tell whether an audited open changes nothing: to be killed before it is to be killed before the next step."""
+    """Tell whether an audited open changes nothing: then a kill before it is the same as a kill before the next step."""
     flags = arguments[2]
     return isinstance(flags, int) and not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 

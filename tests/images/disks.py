@@ -1,4 +1,4 @@
-"""Real disk images for tests, and what one may look at in a repository."""
+"""Real disk images for tests, and what tests compare of a repository."""
 
 import contextlib
 import hashlib
@@ -73,7 +73,7 @@ def raw_sum(seed: int = 0, size: int = 1 << 20, used: int = 1 << 18) -> str:
 
 
 def listing(repo: Repo) -> dict[str, bytes]:
-    """Return what counts in a repository: every file in data/ and meta/ with its content."""
+    """Return what matters in a repository: every file in data/ and meta/ with its content."""
     root = Path(repo.path)
     return {
         str(path.relative_to(root)): path.read_bytes()

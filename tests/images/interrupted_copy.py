@@ -1,4 +1,5 @@
-"""Copies of a layer that a signal ends at any moment: prints what was seen of each, `python -IS interrupted_copy.py DIR
+"""Copies a layer, and ends each copy by a signal at a random moment; prints what was seen of each: `python -IS
+interrupted_copy.py DIR
 TIMES`."""
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def interrupt(_number: int, _frame: object) -> None:
 
 
 def run(source: Path, target: Path, seconds: float) -> str:
-    """Copy, with a signal after a while; return what came first."""
+    """Copy, with a signal after a while; return which ended first, the copy or the time."""
     target.unlink(missing_ok=True)
     seen = "interrupted"
     try:

@@ -1,5 +1,6 @@
-"""Disk images that programs left open, that need others, or that are none: made by QEMU where it makes them, else byte
-by byte."""
+"""Disk images that programs have left open, that need other images, or that are not images: made by QEMU if it can, else
+byte by byte.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def killed(path: Path, form: str, writes: tuple[str, ...] = _WRITES) -> None:
 
 
 def left_open_qcow2(path: Path) -> Path:
-    """Make a qcow2 image whose counts of clusters are wrong, and whose data are not."""
+    """Make a qcow2 image whose counts of clusters are wrong, but whose data are right."""
     qemu_img("create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", path, "8M")
     killed(path, "qcow2")
     assert path.read_bytes()[79] & 1, "it is not marked as open"

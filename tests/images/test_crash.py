@@ -1,4 +1,4 @@
-"""kill -9 at each step of each command: what was there is there, what was asked for is there whole or not at all."""
+"""kill -9 at each step of each command: what was there before stays, and what was asked for is there completely or not at all."""
 
 import fcntl
 import os
@@ -177,7 +177,7 @@ def as_member(argv: Sequence[str]) -> int:
 
 @pytest.mark.parametrize("used", [True, False])
 def test_another_members_layer_that_a_vm_uses_is_put_back(shared: Path, mocker: MockerFixture, used: bool) -> None:
-    """An NFS client keeps its VMs' locks to itself until a file is renamed: here, they are not asked for before."""
+    """An NFS client keeps its VMs' locks to itself until a file is renamed: in this test, locks are not visible before that."""
     repo = Repo("ours", str(shared / "ours"))
     kept = {Path(repo.path, metadata.layer_path(layer)) for layer in find("keep", repo).revision.layers}
     [layer] = set(Path(repo.path, "data").glob("*/*")) - kept

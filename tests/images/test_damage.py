@@ -1,4 +1,4 @@
-"""Damaged repositories: metadata, layers and headers of any content are told or passed over, and hurt nothing else."""
+"""Damaged repositories: whatever metadata, layers and headers contain, it is reported or ignored, and nothing else suffers."""
 
 import hashlib
 import json
@@ -225,7 +225,7 @@ def test_any_header_is_imported_or_refused(pcocc: Pcocc, repo: Repo, tmp_path: P
 
 
 def attempt(pcocc: Pcocc, repo: Repo, directory: Path, *argv: str) -> None:
-    """Run a command that may be refused, in a sentence, soon, leaving nothing behind."""
+    """Run a command that may be refused: with one sentence, soon, and without leaving anything behind."""
     start = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)

@@ -1,4 +1,4 @@
-"""A save's copy and its threads, ended by a signal at any moment or by what goes wrong in one: nothing of it goes on."""
+"""A save's copy is ended at any moment by a signal, or by an error in one of its threads: no thread of it runs on."""
 
 from __future__ import annotations
 

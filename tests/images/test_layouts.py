@@ -1,8 +1,11 @@
 """OCI images by the book: layers upon each other, indexes of several platforms, tags, archives, and artifacts that are disks."""
 
 import hashlib
+import io
 import json
+import re
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,7 +123,17 @@ def indexes(right: dict[str, Any], wrong: dict[str, Any], proof: dict[str, Any])
         "mediaType": INDEX,
         "manifests": [{"data": wrong, "platform": ARM}, {"data": proof, **ATTESTED}, {"data": right, "platform": AMD}],
     }
+    bundle = "application/vnd.dev.sigstore.bundle.v0.3+json"
+    signature = {**proof, "artifactType": bundle, "config": {"mediaType": "application/vnd.oci.empty.v1+json"},
+                 "subject": {"mediaType": MANIFEST, "digest": f"sha256:{'1' * 64}", "size": 3}}  # fmt: skip
     return {
+        "a signature about another first": [{"data": signature, "artifactType": bundle}, {"data": right}],
+        "a signature about another first, beside a tag": [{"data": signature}, {"data": right, "annotations": {REF: "v1"}}],
+        "a signature in an inner index": [
+            {"data": {"mediaType": INDEX, "manifests": [{"data": signature}, {"data": right, "platform": AMD}]}}
+        ],
+        "an image that names its base": [{"data": {**right, "subject": signature["subject"]}}],
+        "a machine as uname calls it": [{"data": right, "platform": {"architecture": "x86_64", "os": "linux"}}],
         "an attestation first": [{"data": proof, **ATTESTED}, {"data": right, "platform": AMD}],
         "an attestation without its platform": [{"data": proof, "annotations": ATTESTED["annotations"]}, {"data": right}],
         "an unknown platform first": [{"data": wrong, "platform": UNKNOWN}, {"data": right, "platform": AMD}],
@@ -297,6 +310,56 @@ def test_a_damaged_artifact_is_told(pcocc: Pcocc, tmp_path: Path) -> None:
     path = tmp_path / "oci/blobs/sha256" / hashlib.sha256(data).hexdigest()
     path.write_bytes(data[:-1] + b"!")
     assert "its length or its checksum is wrong" in pcocc("image", "import", "oci:oci", "a", ok=False).err
+
+
+def test_what_docker_saves_is_read_by_skopeo(pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes]) -> None:
+    directory = write_layout(tmp_path / "oci", [layer([("disk/a", disks[0])], "")], "", annotations={REF: "v1"})
+    subprocess.run(["skopeo", "copy", "-q", f"oci:{directory}:v1", "docker-archive:saved.tar:vm:1"], check=True)
+    pcocc("image", "import", "docker-archive:saved.tar", "a")
+    assert content(disk(repo, "a")) == raw_sum() and leftovers(repo) == []
+    said = pcocc("image", "import", "saved.tar", "b", ok=False).err
+    assert "a tar archive of 'docker save'" in said and f"docker-archive:{tmp_path}/saved.tar NAME" in said
+
+
+@pytest.mark.parametrize("packer", ["xz", "bzip2"])
+def test_what_no_layer_is_packed_with_is_named(pcocc: Pcocc, repo: Repo, tmp_path: Path, packer: str) -> None:
+    def run(data: bytes) -> bytes:
+        return subprocess.run([packer, "-c"], input=data, capture_output=True, check=True).stdout
+
+    directory = write_layout(tmp_path / "oci", [run(layer([("disk/a", b"x" * 512)], ""))], "")
+    said = pcocc("image", "import", "oci:oci", "a", ok=False).err
+    assert f"is compressed with {packer}, which no layer of an image may be" in said
+    subprocess.run(["tar", "-C", directory.parent, "-cf", "around.tar", "oci"], check=True)
+    (tmp_path / "packed").write_bytes(run((tmp_path / "around.tar").read_bytes()))
+    said = pcocc("image", "import", "oci-archive:packed", "a", ok=False).err
+    assert f"packed is compressed with {packer}, and not a tar archive\nhint: unpack it first: {packer} -dc" in said
+    for source in ("oci-archive:around.tar", "around.tar"):
+        said = pcocc("image", "import", source, "a", ok=False).err
+        assert "a tar archive of a directory around an OCI image layout" in said and "pcocc image import oci:oci NAME" in said
+    assert leftovers(repo) == []
+
+
+def test_frames_to_be_skipped_are_of_zstd(pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes]) -> None:
+    skipped = b"\x50\x2a\x4d\x18\4\0\0\0text"
+    packed = layer([("disk/a", disks[0])], "zstd")
+    write_layout(tmp_path / "oci", [skipped + packed + skipped], "")
+    pcocc("image", "import", "oci:oci", "a")
+    assert content(disk(repo, "a")) == raw_sum()
+
+
+def test_a_hard_link_and_another_digest_are_named(pcocc: Pcocc, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        link = tarfile.TarInfo("disk/a")
+        link.type, link.linkname = tarfile.LNKTYPE, "images/a"
+        archive.addfile(link)
+    directory = write_layout(tmp_path / "oci", [out.getvalue()], "")
+    said = pcocc("image", "import", "oci:oci", "a", ok=False).err
+    assert "disk/a in the image is a hard link to 'images/a'\nhint: let its maker copy the disk" in said
+    index = directory / "index.json"
+    index.write_text(re.sub('sha256:.{64}', f"sha512:{'0' * 128}", index.read_text()))
+    said = pcocc("image", "import", "oci:oci", "a", ok=False).err
+    assert "index.json has sha512 digests, and pcocc compares only sha256" in said
 
 
 def test_a_wrong_media_type_does_no_harm(pcocc: Pcocc, repo: Repo, tmp_path: Path, disks: list[bytes]) -> None:

@@ -1,4 +1,6 @@
-"""Importing what programs left open, which is repaired in a copy, and what is no disk by itself, which is called by its name."""
+"""Importing images that programs have left open, which are repaired in a copy; and files that are no disks by themselves,
+for which the refusal says what they are.
+"""
 
 import gzip
 import hashlib
@@ -93,7 +95,7 @@ def test_an_extent_of_a_vmdk_is_a_part_and_the_cure_works(
 
 
 def cure(said: str, directory: Path) -> None:
-    """Do what a hint says with qemu-img."""
+    """Run the qemu-img command that a hint names."""
     command = re.search(r"(qemu-img convert [^;]*NEW\.qcow2)", said)
     assert command, said
     subprocess.run(command[1], shell=True, cwd=directory, check=True)
@@ -132,7 +134,8 @@ NAMED = [
     (b"LibvirtQemudSave", 0, "the state of a machine of libvirt"), (b"ANDROID!", 0, "a program that firmware starts"),
     (b"MZ".ljust(60, b"\0") + b"\x80\0\0\0" + bytes(64) + b"PE\0\0", 0, "a program that firmware starts"),
     (b"ARM\x64", 56, "a Linux kernel"), (b"vhdsfile", 0, "a set of VHDX images"), (b"-rom1fs-", 0, "a romfs file system"),
-    (OLD_TAR, 0, "a tar archive"),
+    (OLD_TAR, 0, "a tar archive"), (b"\x71\xc7", 0, "a cpio archive"), (b"GIF89a", 0, "a picture"),
+    (b"d13:announce-list", 0, "a torrent"), (b"RIFF", 0, "a sound, a film or a picture"),
 ]  # fmt: skip
 
 
@@ -190,6 +193,28 @@ def test_a_sif_is_named(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("at", "magic", "what"),
+    [
+        (1080, b"\x53\xef", "an ext file system"), (0, b"XFSB", "an XFS file system"), (4086, b"SWAPSPACE2", "swap space"),
+        (512, b"LABELONE", "a physical volume of LVM"),
+    ],
+)  # fmt: skip
+def test_a_disk_without_partitions_is_stored_and_told(
+    pcocc: Pcocc, repo: Repo, tmp_path: Path, at: int, magic: bytes, what: str
+) -> None:
+    data = bytearray(1 << 20)
+    data[at : at + len(magic)] = magic
+    (tmp_path / "bare").write_bytes(data)
+    said = pcocc("image", "import", "bare", "a").err
+    assert f"bare is {what} without partitions or a boot loader, and is stored as a raw disk" in said
+    assert "is stored" not in pcocc("image", "import", "--format=raw", "bare", "b").err
+    data[510:512] = b"\x55\xaa"
+    (tmp_path / "booted").write_bytes(data)
+    assert "is stored" not in pcocc("image", "import", "booted", "c").err
+    assert content(disk(repo, "c")) == hashlib.sha256(data).hexdigest()
+
+
 def test_an_iso_is_stored_and_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     data = bytearray(1 << 20)
     data[32768:32774] = b"\1CD001"
@@ -210,7 +235,7 @@ def test_an_iso_is_stored_and_told(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> 
         ),
         (
             {"manifest.json": b"[]", "x/layer.tar": b""}, "a tar archive of 'docker save'",
-            "skopeo copy docker-archive:{} oci:DIR:image",
+            "pcocc image import docker-archive:{} NAME",
         ),
         ({"deep/disk.qcow2": b""}, "a tar archive, as an OVA is", "tar -xf {} deep/disk.qcow2"),
     ],
@@ -241,7 +266,7 @@ def test_every_packed_kind_has_a_command_and_no_word_of_raw() -> None:
 
 
 def folders(tmp_path: Path) -> list[tuple[str, str]]:
-    """Make directories of all kinds; return their names and what is to be told."""
+    """Make directories of all kinds; return their names and what the refusal must say."""
     for name in ("old", "layout", "dir", "hdd", "one", "many", "none"):
         (tmp_path / name).mkdir()
     for name in (

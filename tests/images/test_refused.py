@@ -1,4 +1,4 @@
-"""Importing what is not whole, leads elsewhere, or is no disk: refused, with the reason."""
+"""Importing files that are incomplete, lead elsewhere, or are no disks: each is refused, with the reason."""
 
 import gzip
 import hashlib

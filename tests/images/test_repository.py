@@ -136,7 +136,9 @@ def test_layers_that_a_vm_uses_are_kept(pcocc: Pcocc, repo: Repo, base: Found, t
 
 @pytest.mark.parametrize("how", ["update", "replace", "file"])
 def test_a_vm_keeps_the_image_it_was_started_from(pcocc: Pcocc, repo: Repo, base: Found, tmp_path: Path, how: str) -> None:
-    """However the image is replaced while it runs: what the VM reads for the first time afterwards is the old content."""
+    """However the image is replaced while a VM runs from it: what the VM reads for the first time afterwards is still the
+    old content.
+    """
     make_disk(tmp_path / "new.qcow2", seed=1)
     disk = shutil.copy(base.path, tmp_path / "disk.qcow2") if how == "file" else base.path
     qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", tmp_path / "overlay")

@@ -1,6 +1,5 @@
 """Images at submission: a name becomes the path of a disk, which stays what it was whatever happens to the name."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.cluster import Group, decode_cluster
+from pcocc_runtime.documents.typed_options import TypedOptions, encode_typed_options
 from pcocc_runtime.images import images, qemu_img
 from pcocc_runtime.images.references import Repo
 from pcocc_runtime.submit import main as client
@@ -30,8 +30,7 @@ def ask(pcocc: Pcocc, tmp_path: Path) -> Ask:
 
     def submit(image: str, *options: str) -> tuple[int, str]:
         (tmp_path / "etc/templates.yaml").write_text(f"vm: {{image: '{image}'}}")
-        empty = {"mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
-        return client.check_request(json.dumps({**empty, "template": "vm", "images": options}))
+        return client.check_request(encode_typed_options(TypedOptions("vm", images=list(options))))
 
     return submit
 
@@ -117,8 +116,7 @@ def test_all_names_are_listed_with_the_repository_they_are_taken_from(ask: Ask, 
 
 def test_an_image_is_a_template_of_its_own_unless_one_has_its_name(ask: Ask, pcocc: Pcocc, tmp_path: Path) -> None:
     def submit(template: str) -> tuple[int, str]:
-        request = {"template": template, "images": [], "mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
-        return client.check_request(json.dumps(request))
+        return client.check_request(encode_typed_options(TypedOptions(template)))
 
     ask("debian")
     assert content(disk(submit("debian:2"))) == raw_sum(2)

@@ -1,4 +1,4 @@
-"""Random sequences of what people do with images, some of it killed: every revision that should be there can be read."""
+"""Random sequences of what people do with images, with some commands killed: every revision that should be there can be read."""
 
 import random
 import signal

@@ -1,4 +1,4 @@
-"""Repositories that several people use: at the same time, and without the right to."""
+"""Repositories that several people use: at the same time, and also without the rights for it."""
 
 import fcntl
 import os
@@ -122,7 +122,7 @@ def test_a_lock_that_is_held_is_waited_for_and_its_holder_named(
 def test_work_that_ends_on_another_host_is_no_failure(
     tmp_path: Path, mocker: MockerFixture, stale: list[str], swept: int
 ) -> None:
-    """An NFS client may still know the name of what is gone (seen on NFS 4.2, Linux 6.1), or even its state."""
+    """An NFS client may still know the name, or even the state, of a file that is gone (seen on NFS 4.2, Linux 6.1)."""
     lock = tmp_path / ".work-elsewhere-7-00.lock"
     lock.touch()
     before = lock.stat()
@@ -264,7 +264,7 @@ def test_a_private_repository_is_private(site: Path) -> None:
 def test_a_group_shares_a_repository(site: Path) -> None:
     shared = site / "shared"
     shared.mkdir()
-    shared.chmod(0o777)  # as good as a group for two users
+    shared.chmod(0o777)  # for two users, this serves as a group
     (site / "etc/repos.yaml").write_text(f"repos: [{{name: ours, path: {shared}}}]")
     assert user_runs(site, NOBODY, "import", str(site / "a.qcow2"), "a")[0] == 0
     assert user_runs(site, SOMEBODY, "resize", "a", "2M") == (0, "stored as ours:a@1\n")

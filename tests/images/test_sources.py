@@ -229,7 +229,7 @@ def odd_layer(facts: dict[str, str], data: bytes = b"") -> bytes:
 
 
 def long_name(size: int, count: int = 1) -> bytes:
-    """Return a layer with a name of so many bytes for its disk, told so many times."""
+    """Return a layer whose disk has a name of so many bytes, which is repeated so many times."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for _ in range(count):

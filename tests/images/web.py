@@ -12,7 +12,10 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Gives what the server's `pages` have for a path, and the login if one is sent; a length that is too long breaks off."""
+    """Serves what `pages` have for a path and, if one is sent, a login.
+
+    Where the stated length is too large, the answer breaks off.
+    """
 
     def do_GET(self) -> None:
         status, headers, body = self.server.pages.get(self.asked(), (404, {}, b""))  # type: ignore[attr-defined]
@@ -22,7 +25,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            with contextlib.suppress(ConnectionError):  # who asked has had enough
+            with contextlib.suppress(ConnectionError):  # the client has closed the connection
                 self.wfile.write(body)
 
     do_HEAD = do_GET

@@ -38,17 +38,17 @@ test("who asks for enough passes, however it is written", function()
 end)
 
 test("who asks for too few reads both numbers", function()
-    refused("2 devices of GRES gpu:a100, and the job asks for 0: --gres=gpu:a100:N asks for N on each node", "ai:1", 1, {})
-    refused("8 devices of GRES gpu:a100, and the job asks for 4", "ai:4", 4, { tres_per_node = "gres:gpu:a100:2,gres:nvme:4", max_nodes = 2 })
-    refused("4 devices of GRES nvme, and the job asks for 2", "ai:4", 4, { tres_per_node = "gres:gpu:a100:4,gres:nvme:1", max_nodes = 2 })
-    refused("2 devices of GRES gpu:a100, and the job asks for 0", "ai:1", 1, { tres_per_node = "gres:gpu:h100:2,gres:gpux:2,gres:nvme:1" })
-    refused("3 devices of GRES nic, and the job asks for 2", "hpc:3", 3, { tres_per_job = "gres:nic:2" })
-    refused("2 devices of GRES gpu:a100, and the job asks for 1", "ai:1", 1, { tres_per_node = "gres:gpu,gres:nvme" })
+    refused("2 devices of GRES gpu:a100, but the job asks for 0: write --gres=gpu:a100:N for N on each node", "ai:1", 1, {})
+    refused("8 devices of GRES gpu:a100, but the job asks for 4", "ai:4", 4, { tres_per_node = "gres:gpu:a100:2,gres:nvme:4", max_nodes = 2 })
+    refused("4 devices of GRES nvme, but the job asks for 2", "ai:4", 4, { tres_per_node = "gres:gpu:a100:4,gres:nvme:1", max_nodes = 2 })
+    refused("2 devices of GRES gpu:a100, but the job asks for 0", "ai:1", 1, { tres_per_node = "gres:gpu:h100:2,gres:gpux:2,gres:nvme:1" })
+    refused("3 devices of GRES nic, but the job asks for 2", "hpc:3", 3, { tres_per_job = "gres:nic:2" })
+    refused("2 devices of GRES gpu:a100, but the job asks for 1", "ai:1", 1, { tres_per_node = "gres:gpu,gres:nvme" })
 end)
 
 test("what templates add counts, too", function()
-    refused("2 devices of GRES nvme, and the job asks for 1", "default:2:nvme::1", 2, { tres_per_job = "gres:nvme:1" })
-    refused("6 devices of GRES gpu:a100, and the job asks for 4", "ai:2:gpu:a100:1:x::1,ai:0,default:1", 3, {
+    refused("2 devices of GRES nvme, but the job asks for 1", "default:2:nvme::1", 2, { tres_per_job = "gres:nvme:1" })
+    refused("6 devices of GRES gpu:a100, but the job asks for 4", "ai:2:gpu:a100:1:x::1,ai:0,default:1", 3, {
         tres_per_job = "gres:gpu:a100:4,gres:nvme:9,gres:x:9" })
 end)
 

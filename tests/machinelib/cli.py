@@ -27,19 +27,21 @@ _USAGE = """tests/node-machine [--dir DIR] test [PYTEST ARGS...]
        tests/node-machine [--dir DIR] status | down [--purge]"""
 _EPILOG = f"""
 A machine under emulation with Debian 13: systemd, cgroup v2, Slurm 24.11, two sockets of two CPUs in two NUMA nodes, huge pages,
-an IOMMU, an igb with virtual functions (and after a cold start an NVMe controller, too), and KVM. What is made of Debian's
-packages, and the memory of a machine that has booted, are kept below build/machine until what they are made of changes; `up`
-continues that machine in seconds, on a disk of its own, and installs this checkout's packages in it. Run as root.
+an IOMMU, an igb with virtual functions (and after a cold start an NVMe controller, too), and KVM. The machine's disk,
+made of Debian's packages, and the memory of a machine that has booted are kept below build/machine until their ingredients
+change. `up` continues that machine within seconds, on a layer over its disk, and installs this checkout's packages in it.
+Run as root.
 
-    tests/node-machine test                       # all of {_TESTS}, in a machine of their own, which ends with them
-    tests/node-machine test -k reboot             # pytest's words
-    tests/node-machine up                         # again, with what has changed: ends the machine that runs
+    tests/node-machine test                       # all of {_TESTS}, in a machine that ends with them
+    tests/node-machine test -k reboot             # with arguments of pytest's
+    tests/node-machine up                         # a second time: ends that machine, and starts one with the changes
     tests/node-machine run srun --pcocc-template=tiny:2 -l hostname
     tests/node-machine run --as root journalctl -b
     tests/node-machine status                     # exit 1 when something is wrong, or left without a job
-    tests/node-machine down                       # keeps what is made; --purge removes it
+    tests/node-machine down                       # keeps disk and memory; --purge removes them
 
-The exit status is the tests', or the command's; {NO_ROOT} when the machine cannot be made here, as without a mirror of Debian's.
+The exit status is that of the tests or of the command; {NO_ROOT} when the machine cannot be made here, for example
+without a mirror of Debian.
 """
 
 
@@ -83,7 +85,7 @@ def run_build(options: argparse.Namespace) -> int:
 
 
 def _ensure_kept(place: Place, fresh: bool) -> list[str]:
-    """Make what is missing, the packages beside all else; return the names of what was made anew."""
+    """Make what is missing, the packages at the same time as the rest; return the names of what was made anew."""
     made: list[str] = []
 
     def ensure(name: str, make: Callable[[], bool]) -> None:
@@ -97,7 +99,7 @@ def _ensure_kept(place: Place, fresh: bool) -> list[str]:
         ensure("root", lambda: ensure_root(place, fresh))
         ensure("disk", lambda: ensure_disk(place))
         if packages.done():
-            packages.result()  # before the longest part: without packages it is for nothing
+            packages.result()  # before the longest part, which is useless without packages
         ensure("saved machine", lambda: machine.ensure_saved(place))
         packages.result()
     return made
@@ -170,7 +172,7 @@ def run_tests(options: argparse.Namespace) -> int:
 
 
 def parse_report(text: str) -> str:
-    """Return how many tests passed, failed and were passed over, of pytest's report in XML."""
+    """Return how many tests passed, failed and were skipped, from pytest's report in XML."""
     suites = list(ElementTree.fromstring(text).iter("testsuite"))
     total, failed, errors, skipped = (
         sum(int(one.get(key, "0")) for one in suites) for key in ("tests", "failures", "errors", "skipped")

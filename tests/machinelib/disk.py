@@ -11,7 +11,7 @@ from tests.releaselib.suites import ROOT, RootError, say
 
 from .place import HERE, NAME, USERS, MachineError, Place, digest_files, read_record
 
-MEGABYTES = 6144  # of which most is a hole in a file
+MEGABYTES = 6144  # most of it is a hole in a file
 IMAGES = "srv/images"  # in the machine, for guests
 FETCHED = "root/debian-12-genericcloud-amd64.qcow2"  # what the reader of docs/admin.md has fetched: here it is a smaller one
 _MODULES = ("virtio_pci", "virtio_blk", "ext4")
@@ -65,7 +65,7 @@ def ensure_guest() -> Path:
 
 
 def _configure(tree: Path, new: Path, tiny: Path) -> None:
-    """Make a copy of the root a node's, and keep what opens it."""
+    """Turn a copy of the root into a node's, and keep the keys that open it."""
     _run("cp", "-a", "--no-preserve=ownership", f"{HERE}/files/.", tree)
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", NAME, "-f", new / "id_ed25519")
     shutil.copy(new / "id_ed25519.pub", tree / "key.pub")

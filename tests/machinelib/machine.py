@@ -1,4 +1,6 @@
-"""The machine's process: started cold or from what was saved, saved, ended, and what is known of it while it runs."""
+"""The machine's process: starts it cold or from its saved state, saves it, ends it, and tells what is known of it while
+it runs.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,7 @@ def _restore(place: Place) -> None:
 
 
 def _make_disk(place: Place, base: str, kind: str) -> None:
-    """Make the disk of a machine that is to start: a layer over `base`, as QEMU sees that."""
+    """Make the disk of a machine that will start: a layer over `base`, which is a path as QEMU sees it."""
     if place.running.exists():
         shutil.rmtree(place.running)
     place.running.mkdir(mode=0o700)
@@ -185,7 +187,7 @@ def _answers(place: Place) -> bool:
 
 
 def power_cycle(place: Place) -> None:
-    """Take the machine's power away and give it back: it boots from its disk as that is, now with its NVMe controller."""
+    """Take the machine's power away and give it back: it boots from its disk as it is then, and has its NVMe controller."""
     stop(place)
     _start(place, *hardware.render_nvme())
     wait_up(place, BOOT_PATIENCE)

@@ -16,7 +16,7 @@ Message = dict[str, Any]
 
 
 class Monitor:
-    """A connection to the monitor; MachineError when QEMU says no, or nothing for `patience` seconds."""
+    """A connection to the monitor; MachineError when QEMU refuses, or says nothing for `patience` seconds."""
 
     def __init__(self, path: Path, patience: float = 300) -> None:
         self._sock, self._messages = socket.socket(socket.AF_UNIX), Messages()
@@ -47,7 +47,7 @@ class Monitor:
         return message["return"]
 
     def wait(self, event: str, **data: object) -> Message:
-        """Return the first event of that name with such data that was not waited for yet."""
+        """Return the first event with this name and these data that has not been returned yet."""
         while True:
             while self.events:
                 message = self.events.pop(0)

@@ -1,4 +1,4 @@
-"""Where a checkout keeps its node machine, and what is made of what."""
+"""Where a checkout keeps its node machine, and which part is made of which."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MachineError(ReleaseError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory with what is kept between runs, each part made of the one before, and a running machine's files."""
+    """A directory with what is kept between runs, each part made from the one before, and with the files of a running machine."""
 
     path: Path
 
@@ -73,6 +73,6 @@ def digest_files(paths: Iterable[Path], *words: str) -> str:
 
 
 def read_record(directory: Path) -> str | None:
-    """Return what a directory was made of; None when it is not whole."""
+    """Return what a directory was made of; None when it is incomplete."""
     record = directory / "made-of"
     return record.read_text() if record.exists() else None

@@ -64,7 +64,7 @@ def is_installed(place: Place) -> bool:
 
 
 def install(place: Place) -> None:
-    """Type what docs/admin.md has for root, in a machine that has nothing of ours; each command must say what the page shows."""
+    """Type root's commands of docs/admin.md in a machine that has nothing of ours; each must print what the page shows."""
     _unpack(place, place.path / "packages", "/root/build/packages")
     _unpack(place, HERE / "site", "/root/site")
     for typed in parse_page(PAGE.read_text()):
@@ -76,7 +76,10 @@ def install(place: Place) -> None:
 
 
 def _type(place: Place, typed: Typed) -> None:
-    """Type a command of the page; what asks for the state of Slurm's nodes until that is as it should be."""
+    """Type a command of the page.
+
+    One that asks for the state of Slurm's nodes is repeated until the state is the expected one.
+    """
     end = time.monotonic() + _PATIENCE
     while True:
         done = ssh.run(place, ["bash", "-c", f"cd /root; {typed.command}"])

@@ -14,7 +14,7 @@ def find_leftovers(place: Place) -> list[str]:
 
 
 def list_jobs(place: Place) -> list[str]:
-    """Return the jobs that wait, run or end."""
+    """Return the jobs that are waiting, running or ending."""
     return ssh.must_run(place, ["squeue", "--noheader", "--format=%A %u %j %T %N"]).splitlines()
 
 

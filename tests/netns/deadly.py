@@ -24,19 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from pcocc_runtime import naming
+from pcocc_runtime.documents.job_record import ProcessId
 from pcocc_runtime.node import main as node
 from pcocc_runtime.node import planner, planning, removal, setup, start
 from pcocc_runtime.system import process
 from tests.netns.fabric import release
 from tests.waiting import limit
 
-PRELOADED = planning, setup, start  # here, so that no fork has to load them
+PRELOADED = planning, setup, start  # imported here, so that no child has to load them
 CHANGES = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chown", "os.chmod", "fcntl.ioctl",
     "subprocess.Popen", "pcocc.kill", "pcocc.started",
 }  # fmt: skip
 NETNS = str(naming.NETNS_DIR)
-PATIENCE = 30  # seconds for what takes less than one
+PATIENCE = 30  # seconds for something that takes less than one
 real_kill, real_communicate, real_plan = process.kill, subprocess.Popen.communicate, planner.work_as_nobody
 
 
@@ -58,7 +59,7 @@ class Watch:
             self.step(event, *(args[1:2] if event == "subprocess.Popen" else args[:1]))
 
     def mount(self, path: str) -> None:
-        """Stop between the making of a namespace's file and the mount, which nothing tells of."""
+        """Stop between the making of a namespace's file and its mount, of which there is no audit event."""
         global watched
         watched = None
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0))
@@ -73,20 +74,20 @@ class Watch:
             os.write(self.told, json.dumps([os.getpid(), *(str(word) for word in what)]).encode())
             if self.how == "fail":
                 raise OSError(errno.EIO, "the test's own error")
-            os.kill(os.getpid(), signal.SIGSTOP)  # until who hears this kills it, and its helper, or lets it go on
+            os.kill(os.getpid(), signal.SIGSTOP)  # until whoever reads this kills it and its helper, or lets it go on
 
 
 watched: Watch | None = None
 sys.addaudithook(lambda event, args: watched.hear(event, args) if watched else None)
 
 
-def kill(one: process.ProcessId) -> None:
+def kill(one: ProcessId) -> None:
     sys.audit("pcocc.kill", one.pid)
     real_kill(one)
 
 
 def plan(*words: Any) -> None:
-    """Plan, which changes nothing: no step of it is told."""
+    """Plan: that changes nothing, so none of its steps is reported."""
     global watched
     watched = None
     real_plan(*words)
@@ -101,7 +102,7 @@ subprocess.Popen.communicate = communicate  # type: ignore[method-assign]
 process.kill = kill  # type: ignore[assignment]
 removal.close_all_but = lambda kept: None  # type: ignore[assignment]  # else the steps of what has become a user's are not told
 planner.work_as_nobody = plan  # type: ignore[assignment]
-setup._LEFT_SECONDS = node._RELEASE_SECONDS = start._SECONDS = limit(60)  # what is left is the question here, not when
+setup._LEFT_SECONDS = node._RELEASE_SECONDS = start._SECONDS = limit(60)  # what is left is asked, not how soon
 
 
 def run(
@@ -128,7 +129,7 @@ def run(
         who, *what = json.loads(step) if step else (child,)
         if step and how == "kill":
             os.kill(child, signal.SIGKILL)
-            if who != child:  # one that has become a user's, who cannot kill root's
+            if who != child:  # this process has become a user's, and cannot kill root's
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(who, signal.SIGKILL)
         if step and meanwhile:
@@ -144,7 +145,7 @@ def run(
 
 
 def see() -> set[str]:
-    """Return what there is on this node of what a job can have."""
+    """Return what this node has of all that a job can have on a node."""
     folders = naming.NETNS_DIR, naming.RUN_DIR, naming.STATE_DIR, Path("/var/lib/pcocc/scratch/pcocc")
     found = {f"{folder}/{name}" for folder in folders for name in os.listdir(folder)}
     found.discard(f"{naming.STATE_DIR}/{naming.ABILITIES_FILE}")  # the node's
@@ -196,7 +197,7 @@ def release_after_death(text: str, last: int, end: Callable[[], None]) -> tuple[
 
 
 def repeat_after_death(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
-    """A killed set-up that is done again, to its end, and released."""
+    """A killed set-up that is repeated, completed and released."""
     found = run("setup", text, last)
     status, said, _step = run("setup", text)
     assert status == 0, said
@@ -205,7 +206,9 @@ def repeat_after_death(text: str, last: int, end: Callable[[], None]) -> tuple[i
 
 
 def fail(text: str, last: int, end: Callable[[], None]) -> tuple[int, str, str]:
-    """A set-up in which a step fails with an error of the system: it undoes what it has done, and says so, or does without."""
+    """A set-up in which a step fails with a system error: it undoes what it has done and says so, or goes on without that
+    step.
+    """
     found = run("setup", text, last, "fail")
     if found[0] == 0:
         assert run("release", release(12))[0] == 0

@@ -11,7 +11,7 @@ SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 1 << 4  # linux/if_pa
 
 
 def hear(wire: socket.socket) -> bytes:
-    """Return the next frame as it was on the wire: the kernel hands a VLAN tag over beside the frame."""
+    """Return the next frame as it was on the wire: the kernel passes a VLAN tag separately from the frame."""
     frame, extra, _flags, _address = wire.recvmsg(65535, socket.CMSG_SPACE(20))
     for level, kind, data in extra:
         if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):

@@ -96,7 +96,7 @@ class Node:
         return int(json.loads(self.run("cat", f"/run/pcocc/.state/{job}.json").stdout)["stepd"]["pid"])
 
     def leftovers(self) -> str:
-        """Return what of ours is on the node: empty when it is clean."""
+        """Return what there is of ours on the node: nothing when it is clean."""
         folders = ("/run/netns", "/run/pcocc", "/run/pcocc/.state", "/var/lib/pcocc/scratch/pcocc")
         script = f"for one in {' '.join(folders)}; do ls -A $one; done; ip -br link | grep -v -e ^lo -e ^eth"
         found = self.run("bash", "-c", script, check=False).stdout.split("\n")
@@ -134,7 +134,9 @@ class Node:
 
 @contextlib.contextmanager
 def adopting() -> Iterator[None]:
-    """Let this process inherit, in the block, what its descendants leave running: so it is told from what others have started."""
+    """Make this process the parent, in the block, of what its descendants leave running: so it can be told from what
+    others have started.
+    """
     libc.require("prctl", libc.LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
     try:
         yield
@@ -211,7 +213,7 @@ class Guest:
         )
         node.in_job(job, "sh", "-c", f"{groups}; {replace} && {bridge}")
         self.run("sh", "-c", "ip link set lo up; ip link set eth0 up mtu 1450")
-        # a busy kernel hears of a cable later than we: until then the bridge forwards nothing to it or from it
+        # a busy kernel notices the new cable later than we do: until then the bridge forwards nothing to it or from it
         forwarding = f"until bridge link show dev {self.tap} | grep -q 'state forwarding'; do sleep 0.01; done"
         node.in_job(job, "timeout", f"{limit(20):.0f}", "sh", "-c", forwarding)
 

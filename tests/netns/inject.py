@@ -24,7 +24,9 @@ def packet(name: bytes, mac: str, address: str) -> bytes:
 
 
 def send(how: str, data: bytes, to: tuple[str, int], source_port: int) -> None:
-    """Send by one of the ways Linux has: plain, from an IPv6 socket, held back and let go, cut up by the kernel, connected."""
+    """Send in one of the ways that Linux has: plainly, from an IPv6 socket, corked and uncorked, segmented by the kernel,
+    connected.
+    """
     mapped = how == "mapped"
     with socket.socket(socket.AF_INET6 if mapped else socket.AF_INET, socket.SOCK_DGRAM) as wire:
         wire.bind(("", source_port))

@@ -1,6 +1,6 @@
 """A simulated InfiniBand fabric with a real subnet manager: ibsim and opensm, in a network namespace of their own.
 
-One device with one port stands for each VM's function: a virtual port of today's devices is nothing that ibsim can show.
+Each VM's function is represented by a device with one port, because ibsim does not know the virtual ports of today's devices.
 """
 
 from __future__ import annotations
@@ -85,6 +85,11 @@ class Subnet:
         )
         return time.monotonic() - begin
 
+    def read_cpu(self) -> float:
+        """Return how many seconds of CPU the subnet manager has used."""
+        fields = Path(f"/proc/{self._processes[-1].pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def log(self) -> str:
         """Return what the subnet manager has written."""
         return (
@@ -94,7 +99,7 @@ class Subnet:
         )
 
     def close(self) -> None:
-        """End all of it."""
+        """End all of its programs."""
         for process in reversed(self._processes):
             process.kill()
             process.communicate()
@@ -112,7 +117,7 @@ class Subnet:
         return [key for key in (int(one, 16) for one in re.findall(r"0x[0-9a-f]{4}", shown)) if key]
 
     def reaches(self, one: str, other: str) -> bool:
-        """Tell whether the subnet manager gives a port a path to another: it does between ports that share a key."""
+        """Tell whether the subnet manager gives a port a path to another one: it does so between ports that share a key."""
         done = self._ask(one, "smpquery", "-G", "nodedesc", f"{self._guids[other]:#x}")
         assert done.returncode == 0 or "can't resolve destination port" in done.stdout, done
         return done.returncode == 0 and done.stdout.rstrip().endswith(f".{other}")
@@ -129,7 +134,7 @@ class Subnet:
         self._command(f'Unlink "{name}"[1]')
 
     def _command(self, text: str) -> None:
-        """Have ibsim do something: it answers with a prompt, and reads the next command only then."""
+        """Give ibsim a command: it answers with a prompt, and reads the next command only after that."""
         output = self.directory / "output"
         before = output.stat().st_size
         assert self._simulator.stdin

@@ -1,5 +1,4 @@
-"""The site's own traffic over a bridge of a node: nothing of ours drops it, with br_netfilter, which has nft judge it,
-or without."""
+"""The site's own traffic over a bridge of a node: nothing of ours drops it, whether or not br_netfilter passes it through nft."""
 
 import subprocess
 import tempfile
@@ -29,8 +28,9 @@ AS_IT_WAS = """table inet before {
 
 @pytest.fixture(params=["0", "1"], ids=["bridge alone", "br_netfilter"])
 def site(request: pytest.FixtureRequest) -> Iterator[tuple[Node, bool]]:
-    """A node that is no router, with two machines of the site's on a bridge of it, by which it has a route; and whether
-    nft sees them."""
+    """A node that is not a router, with two machines of the site's on one of its bridges, over which it has a route; and
+    whether nft sees their traffic.
+    """
     with tempfile.TemporaryDirectory(dir="/root") as directory:
         node = Node(Path(directory), "one")
         try:
@@ -50,7 +50,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[tuple[Node, bool]]:
 
 
 def passes(node: Node) -> list[str]:
-    """Return what of ALL passes from one machine to the other."""
+    """Return which of ALL pass from one machine to the other."""
     inside = ("ip", "netns", "exec", "m2")
     with answering(node, *PORTS, netns="m3"):
         answers = ask(node, *ALL, prefix=inside)
@@ -84,7 +84,7 @@ def test_what_is_routed_between_bridges_is_not_for_a_node_that_is_no_router(site
         questions = [f"udp,203.0.113.2,{port}" for port in PORTS]
         node.helper("setup", request(21, 0, stepd.pid, sets="open:2", nodes=(ONE,)))
         assert not ask(node, *questions, prefix=("ip", "netns", "exec", "m2"))
-        node.run("sysctl", "-qw", "net.ipv4.ip_forward=1")  # a router now, but never to tunnels
+        node.run("sysctl", "-qw", "net.ipv4.ip_forward=1")  # it is a router now, but never to tunnels
         node.helper("setup", request(22, 0, stepd.pid, sets="open:2", nodes=(ONE,)))
         assert [*ask(node, *questions, prefix=("ip", "netns", "exec", "m2"))] == questions[:1]
         stepd.kill()

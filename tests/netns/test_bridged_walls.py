@@ -1,4 +1,6 @@
-"""Bridges of the site: a VM there is no server of the site's, by its MAC never, by its addresses where the site gives them."""
+"""Bridges of the site: a VM there cannot pretend to be a server of the site's, neither by its MAC nor, where the site
+gives addresses, by its address.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,6 @@
-"""The site's firewall service flushes every table of a node (`nft flush ruleset`): what forwards goes with what guards."""
+"""The site's firewall service flushes every table of a node (`nft flush ruleset`): then the forwarding ends together with
+the walls.
+"""
 
 import subprocess
 import tempfile
@@ -56,7 +58,7 @@ def test_without_the_walls_there_is_no_way(hosts: tuple[Node, Node, int], flush:
     assert reached(vm, node, out) == []
     if flush.startswith("flush table"):
         node.run("nft", "delete table inet pcocc-21")
-    for verb in ("setup", "start"):  # the next job, of anybody, and slurmd's next start notice
+    for verb in ("setup", "start"):  # anybody's next job notices it, and so does slurmd's next start
         done = set_up(node, 22, stepd) if verb == "setup" else node.helper("start", "")
         assert "nft tables of job 21 were missing, and are there again" in done.stderr
         assert reached(vm, node, out) == OPEN
@@ -68,8 +70,9 @@ def test_without_the_walls_there_is_no_way(hosts: tuple[Node, Node, int], flush:
 
 
 def test_what_forwards_without_the_true_address_being_hidden_goes_on(hosts: tuple[Node, Node, int]) -> None:
-    """As it was: the job's end sends from its own address, and once the tables are gone the node forwards and takes
-    what comes."""
+    """As it was before: the job sent from its own end's address, and once the tables were gone the node forwarded and
+    accepted everything.
+    """
     node, out, stepd = hosts
     set_up(node, 21, stepd)
     vm = Guest(node, 21, 0)

@@ -1,9 +1,10 @@
-"""Root's helper gives virtual functions to VMs and takes them back.
-
-/sys is made up, and ip(8) notes what it cannot do here.
+"""Root's helper gives virtual functions to VMs and takes them back. /sys is made up, and ip(8) is replaced by a script that
+notes what it is told.
 """
 
 import json
+import re
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,67 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.addressing import bridged_mac
 from pcocc_runtime.documents.node import FunctionFacts
 from pcocc_runtime.documents.wire import HELPER_CHARGE
-from tests.fake_functions import write_card, write_functions
-from tests.netns.fabric import HELPER, Node, release, request
+from tests.fake_functions import write_card, write_ethernet
+from tests.netns.fabric import Node, release, request
+from tests.netns.function_node import FILES, NodeWithFunctions
 
-IP = """#!/bin/sh
-case $*/ in
-*-batch\\ -/)
-  cat >{folder}/text
-  grep ' vf ' {folder}/text >>{folder}/said
-  [ ! -e {folder}/refuse ] || ! grep -q ' vf ' {folder}/text || exit 1
-  grep -v ' vf ' {folder}/text | exec {real} "$@" ;;
-*) exec {real} "$@" ;;
-esac
-"""
-_FILES = Path("/dev/vfio")
 PLACE = "account a\npartition p\nqos \nlicenses pkey2001:1\ngres one nic:2(IDX:1-2)\nsets"
 NO_GUID = ":".join(["ff"] * 8)
-
-
-class NodeWithFunctions(Node):
-    """A node with the device mlx5_0, four functions and their files."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory, "one")
-        self.folder, self.sys = directory / "ip", directory / "sys"
-        self.folder.mkdir()
-        self.made = not _FILES.exists()  # of all namespaces, since /dev is the host's
-        _FILES.mkdir(exist_ok=True)
-        write_functions(self.sys, 4)
-        real = self.run("sh", "-c", "command -v ip").stdout.strip()
-        (self.folder / "ip").write_text(IP.format(folder=self.folder, real=real))
-        (self.folder / "ip").chmod(0o755)
-        script = f"mount --rbind {self.sys} /sys && mount -t tmpfs none /dev/vfio && cd /dev/vfio && touch 21 22 23 24"
-        self.run("sh", "-ec", script)
-        self.configure({"lan": "{}"}, {"hpc": ["lan", "ib"]})
-        with (self.confdir / "networks.yaml").open("a") as file:
-            file.write(
-                "ib: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x2000', max-pkey: '0x2003'}}\n"
-            )
-
-    def ask(self, verb: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run root's helper with the ip(8) that takes notes."""
-        path = f"{self.folder}:/usr/sbin:/usr/bin:/sbin:/bin"
-        return self.run("env", f"PATH={path}", *HELPER, verb, text=text, check=False)
-
-    def said(self) -> list[str]:
-        """Return what ip(8) was told of functions since the last time."""
-        path = self.folder / "said"
-        lines = path.read_text().splitlines() if path.exists() else []
-        path.unlink(missing_ok=True)
-        return lines
-
-    def owners(self) -> list[int]:
-        """Return who has the functions' files."""
-        return [
-            int(one)
-            for one in self.run(
-                "stat", "-c", "%u", *(f"/dev/vfio/{group}" for group in range(21, 25))
-            ).stdout.split()
-        ]
 
 
 @pytest.fixture
@@ -84,7 +33,7 @@ def node() -> Iterator[NodeWithFunctions]:
         finally:
             found.close()
             if found.made:
-                _FILES.rmdir()
+                FILES.rmdir()
 
 
 @pytest.fixture
@@ -198,8 +147,129 @@ def test_what_another_user_has_is_not_given_away(
     assert node.said() == [] and node.owners() == [0, 0, 4242, 0] and node.leftovers() == ""
 
 
-def test_ip_knows_the_words_that_it_is_told(node: NodeWithFunctions) -> None:
-    node.run("ip", "tuntap", "add", "dev", "ib0", "mode", "tap")
-    for line in (*joining(1, 0), *leaving(2)):
-        done = node.run("ip", *line.split(), check=False)
-        assert "Operation not supported" in done.stderr, done.stderr  # by the device: the words have passed
+def plugged(number: int, mac: str) -> list[str]:
+    words = ("vlan 100", "spoofchk on", "trust off", "min_tx_rate 0 max_tx_rate 5000", f"mac {mac}")
+    return [f"link set dev ens1f0 vf {number} {what}" for what in words]
+
+
+def unplugged(*numbers: int) -> list[str]:
+    words = ("mac 00:00:00:00:00:00", "vlan 0", "min_tx_rate 0 max_tx_rate 0")
+    return [f"link set dev ens1f0 vf {number} {what}" for number in numbers for what in words]
+
+
+@pytest.fixture
+def wired(node: NodeWithFunctions) -> NodeWithFunctions:
+    """The node with an Ethernet device whose functions VMs of a resource set have."""
+    write_ethernet(node.sys, 3)
+    node.run("touch", *(f"/dev/vfio/{group}" for group in (31, 32, 33)))
+    with (node.confdir / "networks.yaml").open("a") as file:
+        file.write("wire: {type: sriov-ethernet, settings: {host-device: ens1f0, gres: vf, vlan: 100, rate: 5000}}\n")
+    with (node.confdir / "resources.yaml").open("a") as file:
+        file.write("fast: {networks: [lan, wire]}\n")
+    return node
+
+
+def wired_text(job: int, pid: int, sets: str = "fast:2", places: str = "1-2") -> str:
+    place = PLACE.replace("nic:2(IDX:1-2)", f"vf:2(IDX:{places})").replace("pkey2001:1", "")
+    return request(job, 0, pid, sets=sets, nodes=("one",)).replace("sets", place)
+
+
+def test_functions_of_ethernet_have_their_vms_address_and_vlan_until_the_release(
+    wired: NodeWithFunctions, stepd: "subprocess.Popen[bytes]"
+) -> None:
+    done = wired.ask("setup", wired_text(12, stepd.pid))
+    assert done.returncode == 0, done.stdout + done.stderr
+    macs = [bridged_mac(12, rank, 63) for rank in (0, 1)]
+    assert wired.said() == [*plugged(1, macs[0]), *plugged(2, macs[1])]
+    assert wired.facts(12).functions == {
+        rank: (FunctionFacts("wire", f"0000:91:10.{rank + 1}", 1, None, None, macs[rank], 1500),) for rank in (0, 1)
+    }
+    owners = ("stat", "-c", "%u", *(f"/dev/vfio/{group}" for group in (31, 32, 33)))
+    uid = wired_text(12, 0).partition("\nuid ")[2].partition("\n")[0]
+    assert wired.run(*owners).stdout.split() == ["0", uid, uid]
+    assert wired.ask("release", release(12)).returncode == 0
+    assert wired.said() == unplugged(1, 2) and wired.run(*owners).stdout.split() == ["0"] * 3 and wired.leftovers() == ""
+
+
+@pytest.mark.parametrize("verb", ["start", "setup"])
+def test_functions_of_ethernet_are_taken_back_after_a_killed_slurmstepd(
+    wired: NodeWithFunctions, stepd: "subprocess.Popen[bytes]", verb: str
+) -> None:
+    with subprocess.Popen(["sleep", "600"]) as dead:
+        assert wired.ask("setup", wired_text(11, dead.pid)).returncode == 0
+        dead.kill()
+    wired.said()
+    assert wired.ask(verb, wired_text(12, stepd.pid) if verb == "setup" else "").returncode == 0
+    said = wired.said()
+    assert said[:6] == unplugged(1, 2)
+    assert said[6:] == ([*plugged(1, bridged_mac(12, 0, 63)), *plugged(2, bridged_mac(12, 1, 63))] if verb == "setup" else [])
+    if verb == "setup":
+        assert wired.ask("release", release(12)).returncode == 0
+    assert wired.leftovers() == ""
+
+
+def test_a_driver_that_refuses_leaves_the_function_with_nobody(
+    wired: NodeWithFunctions, stepd: "subprocess.Popen[bytes]"
+) -> None:
+    script = (wired.folder / "ip").read_text()
+    refused = "echo RTNETLINK answers: Operation not supported >&2; exit 1"
+    rule = f"! grep -q 'max_tx_rate 5000' {wired.folder}/text || {{ {refused}; }}"
+    (wired.folder / "ip").write_text(re.sub(r"(?m)^  \[ ! -e .* exit 1$", f"  {rule}", script))
+    done = wired.ask("setup", wired_text(12, stepd.pid))
+    assert done.returncode == 1 and "Operation not supported" in done.stdout
+    assert wired.said()[-6:] == unplugged(1, 2)
+    assert wired.run("stat", "-c", "%u", "/dev/vfio/32").stdout.split() == ["0"] and wired.leftovers() == ""
+
+
+@pytest.mark.parametrize(
+    ("sets", "places", "said"),
+    [("fast:2", "0", "the job has 1 devices of GRES vf"), ("fast:3", "0-1", "the step runs 2 VMs"), ("fast:2", "2-3", "only 3")],
+)
+def test_whoever_forges_a_request_gets_no_function_of_ethernet(
+    wired: NodeWithFunctions, stepd: "subprocess.Popen[bytes]", sets: str, places: str, said: str
+) -> None:
+    done = wired.ask("setup", wired_text(12, stepd.pid, sets, places))
+    assert done.returncode == 1 and said in done.stdout
+    assert wired.said() == [] and wired.leftovers() == ""
+    assert wired.run("stat", "-c", "%u", "/dev/vfio/31", "/dev/vfio/33").stdout.split() == ["0", "0"]
+
+
+def sent(node: Node, words: list[str]) -> list[tuple[int, bytes]]:
+    """Return the attributes about virtual functions, by number, that ip(8) sends to the kernel for some words."""
+    done = node.run("strace", "-e", "trace=sendmsg", "-e", "write=all", "ip", *words, check=False)
+    shown = done.stderr.partition("nlmsg_type=RTM_NEWLINK")[2]
+    message = bytes.fromhex("".join(re.findall(r"(?m)^ \| [0-9a-f]{5}  (.{49})", shown)))
+    assert "Operation not supported" in shown, done.stderr  # by the device: the words have passed
+    [(_list, inner)] = [one for one in attributes(message[32:]) if one[0] & 0x3FFF == 22]  # IFLA_VFINFO_LIST
+    [(_info, own)] = attributes(inner)
+    return attributes(own)
+
+
+def guid(port: int) -> bytes:
+    return struct.pack("=I4xQ", 7, 0xC2CC_2001_0000_0000 + port)
+
+
+def attributes(data: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while len(data) >= 4:
+        size, kind = struct.unpack_from("=HH", data)
+        found.append((kind, data[4:size]))
+        data = data[(size + 3) & ~3 :]
+    return found
+
+
+def test_the_kernel_is_told_of_a_function_what_is_meant(node: NodeWithFunctions) -> None:
+    """The numbers are those of linux/if_link.h: IFLA_VF_MAC, VLAN, SPOOFCHK, LINK_STATE, RATE, TRUST, IB_NODE_GUID and so on."""
+    node.run("ip", "tuntap", "add", "dev", "ens1f0", "mode", "tap")
+    mac = bridged_mac(12, 0, 63)
+    lines = [*plugged(7, mac), *unplugged(7), *(line.replace("ib0", "ens1f0") for line in joining(7, 0))]
+    heard = [sent(node, line.split()) for line in lines]
+    vlans = [struct.pack("=III", 7, vid, 0) for vid in (100, 0)]
+    on, off = struct.pack("=II", 7, 1), struct.pack("=II", 7, 0)
+    rates = [struct.pack("=III", 7, 0, most) for most in (5000, 0)]
+    macs = [struct.pack("=I32s", 7, bytes.fromhex(one.replace(":", ""))) for one in (mac, "00" * 6)]
+    assert heard == [
+        [(2, vlans[0])], [(4, on)], [(9, off)], [(6, rates[0])], [(1, macs[0])],
+        [(1, macs[1])], [(2, vlans[1])], [(6, rates[1])],
+        [(5, struct.pack("=II", 7, 2))], [(10, guid(0))], [(11, guid(1))], [(5, struct.pack("=II", 7, 0))],
+    ]  # fmt: skip

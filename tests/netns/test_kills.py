@@ -50,7 +50,7 @@ def node() -> Iterator[Node]:
 
 @pytest.mark.parametrize("mode", MODES)  # see tests.netns.deadly
 def test_nothing_of_a_job_stays_wherever_its_helper_is_stopped(node: Node, mode: str) -> None:
-    if mode == "pause":  # ports of the node are chosen under a lock; nobody waits who wants none
+    if mode == "pause":  # ports of the node are chosen under a lock, for which a job without such ports does not wait
         (node.confdir / "networks.yaml").write_text(NETWORKS.replace("WAY", "allow-outbound: none"))
     words = ["nsenter", f"--target={node.holder.pid}", "--net", "--mount", sys.executable, "-m", "tests.netns.deadly", mode]
     text = request(12, 0, 1).replace("stepd 1", "stepd STEPD")
@@ -60,7 +60,7 @@ def test_nothing_of_a_job_stays_wherever_its_helper_is_stopped(node: Node, mode:
     assert done.returncode == 0, done.stderr
     stops = [json.loads(line) for line in done.stdout.splitlines()]
     assert not any(stop["left"] for stop in stops), "\n".join(str(stop) for stop in stops if stop["left"])
-    assert {json.loads(stop["step"])[0] for stop in stops} >= MODES[mode], "less is counted than there is"
+    assert {json.loads(stop["step"])[0] for stop in stops} >= MODES[mode], "fewer are counted than there are"
     if mode == "pause":
         assert {stop["status"] for stop in stops} == {0}
     elif mode == "fail":

@@ -1,4 +1,4 @@
-"""The way out of a job's namespace and the ports that lead in: whom VMs reach, as whom, and who reaches them.
+"""The way out of a job's namespace and the ports that lead into it: whom VMs reach, from which address, and who reaches them.
 
 192.0.2.1 and 192.0.2.2 are nodes, 192.0.2.9 and 192.0.2.10 are other machines.
 """
@@ -53,7 +53,7 @@ class Site:
         return self.node.facts(job).forwards
 
     def release(self) -> None:
-        for job in [*self.jobs, *self.jobs]:  # twice is fine
+        for job in [*self.jobs, *self.jobs]:  # a second time does no harm
             self.node.helper("release", release(job))
         self.jobs.clear()
         self.node.run("sh", "-c", "for n in /run/netns/guest*; do [ ! -e $n ] || ip netns del ${n##*/}; done")
@@ -100,7 +100,7 @@ def gone(_text: str) -> str:
 
 
 def unguarded(text: str) -> str:
-    """Leave of a job's table only what lets its packets in, without which nothing passes (test_flushed.py)."""
+    """Leave only that part of a job's table that lets its packets in, without which nothing passes (test_flushed.py)."""
     head, enter = text.splitlines()[0], re.search(r"\tchain enter \{.*?\n\t\}\n", text, re.DOTALL)
     assert enter
     return f"{head}\n{enter[0]}}}\n"
@@ -211,7 +211,7 @@ def test_a_vm_reaches_no_other_job(site: Site) -> None:
 
 
 def test_a_vm_reaches_no_link_local_service_of_the_site(site: Site) -> None:
-    """Such as the metadata of a cloud, which tells the node's secrets."""
+    """For example a cloud's metadata server, which gives away the node's secrets."""
     site.set_up(24, "open:2")
     vm = site.guest(24)
     site.out.run("ip", "addr", "replace", "169.254.169.254/32", "dev", "eth0")

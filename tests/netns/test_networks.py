@@ -1,4 +1,6 @@
-"""Several networks in one cluster: each VM has those of its resource set, in order, and shares them with who names them too."""
+"""Several networks in one cluster: each VM has those of its resource set, in order, and shares each with the other VMs
+that have it.
+"""
 
 import subprocess
 from collections.abc import Iterator
@@ -42,7 +44,7 @@ def test_networks_are_shared_by_who_names_them(cluster: Pair) -> None:
     front[0].run("ping", "-c1", "-W5", "10.200.0.3")
     back[0].run("ping", "-c1", "-W5", "10.201.0.4")
     assert "vm3.back.example" in back[0].run("busybox", "nslookup", "10.201.0.4", "10.201.0.254").stdout
-    assert front[0].run("ping", "-c1", "-W1", "10.201.0.4", check=False).returncode != 0, "one network is no way to another"
+    assert front[0].run("ping", "-c1", "-W1", "10.201.0.4", check=False).returncode != 0, "one network does not lead to another"
 
 
 def test_what_is_told_to_launchers_names_networks_and_members(cluster: Pair) -> None:

@@ -1,4 +1,4 @@
-"""Root's node helper against a real kernel: what it makes works, and all of it goes again."""
+"""Root's node helper with a real kernel: what it makes works, and all of it is removed again."""
 
 import json
 import subprocess
@@ -73,7 +73,7 @@ def test_two_jobs_with_the_same_addresses_never_meet(nodes: Pair, stepd: subproc
 
 
 def test_a_ping_needs_no_capability_in_the_jobs_namespace(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
-    """That of Debian 13 has none on its file; a new network namespace lets no group ping."""
+    """Debian 13's ping has no capability, and in a new network namespace no group may ping."""
     set_up(nodes, stepd)
     nodes[0].in_job(
         12, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "ping", "-c1", "-W1",
@@ -128,7 +128,7 @@ for line, done in plan_rules(*eval(sys.argv[1])):
 
 
 def test_jobs_that_find_the_same_rules_missing_all_add_them(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
-    """As two tasks of an array do that begin at once, and each has seen the rules before the other's were there."""
+    """Two tasks of an array may begin at the same time, and each may have read the rules before the other's were there."""
     node = nodes[0]
     for _job in range(2):
         node.run(sys.executable, "-c", _GUARD_TWICE, "('[]', ['eth0'])")
@@ -164,7 +164,7 @@ def test_a_job_that_cannot_be_released_is_told_of_and_holds_up_no_other(nodes: P
     node = nodes[0]
     set_up(nodes, stepd, 12)
     set_up(nodes, stepd, 13)
-    node.run("mkdir", "/run/pcocc/.state/12.x")  # what is no file stands for what does not go
+    node.run("mkdir", "/run/pcocc/.state/12.x")  # a directory stands for something that cannot be deleted
     done = node.helper("remove", "", check=False)
     assert done.returncode == 1 and "pcocc: job 12 cannot be released: " in done.stderr
     assert "13" not in node.leftovers()
@@ -173,8 +173,7 @@ def test_a_job_that_cannot_be_released_is_told_of_and_holds_up_no_other(nodes: P
 def test_disks_left_by_a_reboot_are_deleted_at_slurmd_start_and_nothing_of_others(
     nodes: Pair, stepd: subprocess.Popen[bytes]
 ) -> None:
-    """In the site's scratch others have directories too, some with the names of jobs: of a prolog's, or of what has no
-    such name."""
+    """Others have directories in the site's scratch, too; some are named after jobs, for example by a prolog."""
     set_up(nodes, stepd)
     others = ("98", "99/of-a-prolog", "12", "\N{SUPERSCRIPT TWO}", "mine")
     own = "pcocc/99"
@@ -196,7 +195,7 @@ def test_of_two_boot_steps_the_older_has_the_node(nodes: Pair, stepd: subprocess
     assert (younger.returncode, younger.stdout) == (3, "conflict 3\n")
     older = node.helper("setup", request(12, 0, stepd.pid, step=2), check=False)
     assert (older.returncode, older.stdout) == (4, "conflict 3\n")
-    node.helper("release", release(12, step=4))  # the younger one's end is not the older one's
+    node.helper("release", release(12, step=4))  # the end of the younger step does not end the older one
     assert "pcocc-12" in node.leftovers()
 
 
@@ -287,7 +286,7 @@ def test_a_set_for_an_account_is_judged_by_slurmctlds_word_never_without(nodes: 
 
 @pytest.mark.parametrize("where", ["max-vms", "limit", "limit of an account", "resource set of an account"])
 def test_how_many_vms_and_whose_is_judged_by_root_too(nodes: Pair, stepd: subprocess.Popen[bytes], where: str) -> None:
-    """Who gets past slurmctld's filter, as a site's own filter may let him, is told here."""
+    """A job that slurmctld's filter has let through, as a site's own filter may do, is refused here."""
     node = nodes[0]
     policy = {
         "limit": "limits: [{users: [nobody], max-vms: 3}, {users: [root], max-vms: 1}]",
@@ -318,7 +317,7 @@ def test_how_many_vms_and_whose_is_judged_by_root_too(nodes: Pair, stepd: subpro
 
 
 def test_slurmds_start_reserves_ports_beside_those_of_the_site(nodes: Pair) -> None:
-    """Before, who asked for any port could be given one of these; and who was quick had all."""
+    """Formerly a program that asked for any port could get one of these, and a quick program could take them all."""
     node, setting = nodes[0], "/proc/sys/net/ipv4/ip_local_reserved_ports"
     node.configure({"in": "{reverse-nat: {vm-port: 22, min-host-port: 60222, max-host-port: 60225}}"}, {"in": ["in"]})
     node.run("sh", "-c", f"echo 8080,60224 >{setting}; echo 60222 60225 >/proc/sys/net/ipv4/ip_local_port_range")
@@ -331,7 +330,7 @@ def test_slurmds_start_reserves_ports_beside_those_of_the_site(nodes: Pair) -> N
 
 
 def test_many_vms_with_many_networks_take_their_share_of_the_helpers_time(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
-    """576 taps; it has 30 s (spank/helper.c), which nine networks with two VMs each must not come near to either."""
+    """576 taps: the helper may take 30 s (spank/helper.c), and must stay far below that."""
     node, names = nodes[0], [f"n{number}" for number in range(9)]
     node.configure(
         {name: f"{{int-network: 10.{number}.0.0/16, domain-name: {name}.x}}" for number, name in enumerate(names, 1)},
@@ -350,7 +349,7 @@ def test_many_vms_with_many_networks_take_their_share_of_the_helpers_time(nodes:
 
 
 def test_a_jobs_part_of_run_is_its_own(nodes: Pair, stepd: subprocess.Popen[bytes]) -> None:
-    """Its user fills it, and not the node's /run; it goes with the job, whatever of it is still open."""
+    """The user can fill it, but not the node's /run. It goes with the job, even if files in it are still open."""
     node = nodes[0]
     node.helper("setup", request(12, 0, stepd.pid))
     user = "setpriv --reuid=2001 --regid=2001 --clear-groups"

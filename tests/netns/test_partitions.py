@@ -1,4 +1,4 @@
-"""The file that `pcocc config partitions` prints, in a real opensm: which keys ports have, and who finds a way to whom."""
+"""A real opensm with the file that `pcocc config partitions` prints: which keys ports have, and which ports reach each other."""
 
 import tempfile
 from collections.abc import Iterator

@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     """A root directory that is this machine's, whose changes end with the test."""
     for name in ("root", "work", "upper/tmp", "upper/var/tmp"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("tmp", "var/tmp"):  # which the machine begins with empty, and here are empty already
+    for name in ("tmp", "var/tmp"):  # the machine begins with these empty; in this root they are empty already
         os.setxattr(tmp_path / "upper" / name, "trusted.overlay.opaque", b"y")
     layers = f"lowerdir=/,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
     subprocess.run(["mount", "-t", "overlay", "-o", layers, "overlay", tmp_path / "root"], check=True)
@@ -79,7 +79,7 @@ def test_the_end_of_the_tests_by_force_is_the_machines(place: Place) -> None:
     assert running.wait() == -signal.SIGKILL
     running.stdout.close()
     wait_for(lambda: not [one for one in ours(place) if one.startswith("/proc")], lambda: ours(place))
-    assert machine.run(SUITES["trixie"], place, ["true"], os.environ) == 0, "what is left of it, the next run takes away"
+    assert machine.run(SUITES["trixie"], place, ["true"], os.environ) == 0, "the next run removes what is left of it"
     assert ours(place) == []
 
 

@@ -52,7 +52,7 @@ def ports_and_files(node: Node) -> list[str]:
 
 @pytest.fixture
 def nodes(all_nodes: tuple[Node, Node]) -> Iterator[tuple[Node, Node]]:
-    """The nodes, which are as they were before when the test is over."""
+    """The nodes; when the test is over, they must be as they were before."""
     before = [ports_and_files(node) for node in all_nodes]
     yield all_nodes
     for node in all_nodes:

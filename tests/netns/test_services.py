@@ -1,4 +1,4 @@
-"""What an L3 network serves its VMs: addresses and names of both families, the site's options, the same on every node."""
+"""What an L3 network offers its VMs: addresses and names of both families, and the site's options, the same on every node."""
 
 import re
 import subprocess
@@ -171,7 +171,7 @@ def test_every_node_reaches_a_vm_on_each_of_its_networks(said: str, nodes: tuple
 
 @pytest.mark.parametrize("address", ["10.200.0.4", VM6[3]])
 def test_packets_between_vms_of_two_nodes_are_not_tracked(nodes: tuple[Node, Node], vm0: Guest, said: str, address: str) -> None:
-    """Both ways, on both nodes: a table of the test counts what connection tracking knows of them."""
+    """In both directions and on both nodes: a table of the test counts the packets that connection tracking knows."""
     counting = (
         "add table inet seen; delete table inet seen; table inet seen { chain forward { type filter hook forward"
         " priority 0; "

@@ -35,7 +35,7 @@ class Site:
         return (*INJECT, name, node, str(port), str(vni), mac, "10.200.0.1", str(source_port))
 
     def heard_after(self, attack: str) -> list[str]:
-        """Run an attack, then send an honest packet through the tunnel; return in which ways vm0 heard the former."""
+        """Run an attack, then send an honest packet through the tunnel; return in which ways the attack reached vm0."""
         with listening(self.victim) as frames:
             ATTACKS[attack](self, attack)
             self.hosts[TWO].in_job(12, "bash", "-c", "echo END >/dev/udp/10.200.0.1/7777")
@@ -109,7 +109,7 @@ def from_step_in_namespace(site: Site, name: str) -> None:
 
 
 def from_container(site: Site, name: str) -> None:
-    """A container of node-two, which its site hides behind the node's address."""
+    """A container on node-two, which the site hides behind the node's address."""
     node = site.hosts[TWO]
     node.run("bash", "-ec", """[ ! -e /run/netns/box ] || exit 0
         ip netns add box; ip link add box0 type veth peer name eth0 netns box; ip link set box0 up
@@ -141,7 +141,7 @@ WALLS = {
     "from-login-host-by-broadcast": [(ONE, JOBS_TABLE)],
     "from-node-of-another-job": [(ONE, JOBS_TABLE), (THREE, GUARD)],
     "from-own-node": [(ONE, JOBS_TABLE), (ONE, GUARD)],
-    "from-vm-of-another-job": [(TWO, RULE), (TWO, GUARD)],  # which keeps it from being given the node's address
+    "from-vm-of-another-job": [(TWO, RULE), (TWO, GUARD)],  # so it is not given the node's address
     "from-step-of-another-job": [(TWO, RULE), (TWO, GUARD)],
     "from-container-behind-peer": [(TWO, RULE), (TWO, GUARD)],
 }

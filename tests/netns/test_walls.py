@@ -164,7 +164,10 @@ print("attached")
 
 
 def test_nobody_attaches_to_a_vms_tap(pair: tuple[Node, Guest, Guest]) -> None:
-    """A VM step is in there as the job's user: even to the owner a tap is handed open, for one task; only root can attach."""
+    """A VM step runs in there as the job's user.
+
+    Even the owner gets a tap only as an open descriptor, for one task; only root can attach to a tap.
+    """
     node, _vm, _other = pair
     node.in_job(12, "ip", "tuntap", "add", "tap9n0", "mode", "tap", "vnet_hdr")
     node.in_job(12, "ip", "tuntap", "add", "tap7n0", "mode", "tap", "user", "0", "vnet_hdr", "multi_queue")  # as root makes them

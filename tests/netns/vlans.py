@@ -1,4 +1,4 @@
-"""VLANs of networks on a bridge of the site: a port is in those that are listed, both ways, and in no other.
+"""VLANs of networks on a bridge of the site: a port is in those that are listed, in both directions, and in no other.
 
 Needs a kernel with CONFIG_BRIDGE_VLAN_FILTERING, hence the name: tests/qemu/test_vlans.py runs this file in a guest that has it.
 """

@@ -18,13 +18,13 @@ _CONSOLES = "tail -n 10 /run/pcocc/*/vm*/console.log 2>/dev/null"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take the machine's power away last: what it runs ends with that."""
+    """Run the tests that take the machine's power away last: everything that runs ends with it."""
     items.sort(key=lambda item: item.path.stem.startswith("test_power"))
 
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[Node]:
-    """The machine, which tests/node-machine brings up; nothing of pcocc is in it before and after."""
+    """The machine, which tests/node-machine brings up; nothing of pcocc's jobs is in it before and after."""
     place = Place(Path(os.environ.get("PCOCC_NODE_MACHINE", "build/machine")).resolve())
     assert find_pid(place), "the machine is not up: run tests/node-machine test"
     one = Node(place)
@@ -34,7 +34,7 @@ def node() -> Iterator[Node]:
 
 
 class _Shared:
-    """The VMs that tests share: booted for the first that asks, and again when a test has ended them."""
+    """The VMs that tests share: booted for the first test that asks for them, and again when a test has ended them."""
 
     def __init__(self, node: Node) -> None:
         self.node, self.job = node, None
@@ -67,13 +67,13 @@ def cluster(shared: _Shared) -> Job:
 
 @pytest.fixture
 def unshared(shared: _Shared) -> None:
-    """No job with the VMs that tests share, until one asks for them again."""
+    """The VMs that tests share have ended, until a test asks for them again."""
     shared.end()
 
 
 @pytest.fixture(autouse=True)
 def note_history(node: Node) -> None:
-    """Show of a failed test its own commands only."""
+    """Forget the commands of the test before: a failed test shows only its own."""
     node.history.clear()
 
 

@@ -1,4 +1,4 @@
-"""The node machine as the tests see it: commands as its users, a job with VMs, and the machine's power."""
+"""The node machine as the tests see it: commands run by its users, a job with VMs, and the machine's power."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from tests.machinelib.place import Place
 from tests.machinelib.ssh import Done
 from tests.waiting import limit, wait_for
 
+VERDICT = "/run/pcocc/.state/accel.json"
 SYSTEMD_JOB = "/system.slice/node_slurmstepd.scope/job_{}"  # Slurm's cgroup of a job, where systemd gives slurmstepd a scope
 
 
 @dataclass
 class Node:
-    """Commands in the machine; `history` has what each of them said, for the report of a failure."""
+    """Commands in the machine. `history` keeps what each of them said, for the report of a failure."""
 
     place: Place
     history: list[str] = field(default_factory=list)
@@ -66,7 +67,7 @@ class Node:
         return {re.search(r"guest=job\d+-(vm\d+)", words)[1]: pid for pid, words in found.items()}  # type: ignore[index]
 
     def is_over(self, job: int) -> bool:
-        """Tell whether a job has ended; a squeue that does not reach slurmctld says nothing of it."""
+        """Tell whether a job has ended; a squeue that does not reach slurmctld does not tell."""
         done = self.run(["squeue", "--noheader", f"--jobs={job}"])
         return done.returncode == 0 and not done.stdout.strip()
 
@@ -75,12 +76,12 @@ class Node:
         return self.out(["sinfo", "--noheader", "--format=%T"])
 
     def wait_idle(self, seconds: float = 120) -> None:
-        """Wait until no job is there, the node is idle, and nothing is left."""
+        """Wait until there is no job, the node is idle, and nothing is left."""
         wait_for(lambda: self.node_state() == "idle", self.node_state, seconds, 1)
         wait_for(lambda: not self.leftovers(), lambda: f"left: {self.leftovers()}", seconds, 1)
 
     def leftovers(self) -> list[str]:
-        """Return what of pcocc is there."""
+        """Return what there is of pcocc's jobs."""
         return status.find_leftovers(self.place)
 
     def power_cycle(self) -> None:
@@ -111,7 +112,7 @@ class Job:
         return done.stdout.rstrip("\n")
 
     def log(self) -> str:
-        """Return what its script has said."""
+        """Return what the job's script has printed."""
         return self.node.run(["cat", f"/home/alice/job{self.number}.log"]).stdout
 
     def wait_for_qemus(self, count: int) -> dict[str, int]:
@@ -124,20 +125,44 @@ class Job:
 
         return wait_for(find, lambda: f"no VMs: {self.log()}", 120, 1) or {}
 
+    def wait_until_up(self) -> None:
+        """Wait until a step has run in its VMs."""
+
+        def is_up() -> bool:
+            if self.node.run(["test", "-e", f"/home/alice/job{self.number}"]).returncode == 0:
+                return True
+            log = self.log()
+            assert "is emulated" not in log and not self.node.is_over(self.number), log  # in a VM that takes an hour
+            return False
+
+        wait_for(is_up, lambda: f"no VMs: {self.log()}", 300, 2)
+
     def end(self) -> None:
-        """End the job, and wait until nothing of it is left."""
+        """End the job, and wait until nothing of it is left; other jobs may go on, such as that of the VMs that tests share."""
         self.node.run(["scancel", str(self.number)], "alice")
         wait_for(lambda: self.node.is_over(self.number), f"the end of job {self.number}", 120, 1)
-        self.node.wait_idle()
+        if status.list_jobs(self.node.place):
+            wait_for(lambda: not self.leftovers(), lambda: f"left: {self.leftovers()}", 120, 1)
+        else:
+            self.node.wait_idle()
+
+    def leftovers(self) -> list[str]:
+        """Return what of pcocc is there and has the job's number."""
+        return find_own(self.number, self.node.leftovers())
+
+
+def find_own(job: int, lines: Sequence[str]) -> list[str]:
+    """Return those lines of tests/machinelib/leftovers that are of a job."""
+    return [line for line in lines if re.search(rf"(guest=job|/|pcocc-|interface pcn){job}(?!\d)", line)]
 
 
 def read_verdict(node: Node) -> Any:
     """Return what the node has found out about KVM."""
-    return json.loads(node.read("/run/pcocc/.state/accel.json"))
+    return json.loads(node.read(VERDICT))
 
 
 def accelerator(node: Node, pid: int) -> str:
-    """Return what a VM's QEMU was started with as its accelerator."""
+    """Return the accelerator that a VM's QEMU was started with."""
     words = node.read(f"/proc/{pid}/cmdline").split("\0")
     return words[words.index("-accel") + 1]
 
@@ -151,14 +176,7 @@ def submit(node: Node, template: str, *more: str) -> Job:
 
 
 def submit_cluster(node: Node, template: str, *more: str) -> Job:
-    """The same; return it when its VMs are up."""
+    """Do the same, but return the job when its VMs are up."""
     job = submit(node, template, *more)
-
-    def is_up() -> bool:
-        if node.run(["test", "-e", f"/home/alice/job{job.number}"]).returncode == 0:
-            return True
-        assert not node.is_over(job.number), job.log()
-        return False
-
-    wait_for(is_up, lambda: f"no VMs: {job.log()}", 300, 2)
+    job.wait_until_up()
     return job

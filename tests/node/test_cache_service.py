@@ -9,8 +9,8 @@ from tests.node.node import Job, Node
 from tests.waiting import wait_for
 
 CACHE = "/var/cache/pcocc"
-MEGABYTES = 64  # of a layer whose copy takes seconds, and a minute where many share the host
-# as a launcher of a VM does; what it is told comes out as JSON
+MEGABYTES = 64  # of a layer whose copy takes seconds, or a minute where many share the host
+# acts as a VM's launcher; prints what it is told as JSON
 LAUNCHER = """
 import json, os, re, shutil, sys, tempfile
 sys.path.insert(0, open(shutil.which("pcocc")).read().partition("sys.path[:] = [")[2].split('"')[1])
@@ -40,7 +40,7 @@ def layer(node: Node) -> Iterator[str]:
 
 
 def launch(node: Node, path: str, *users: str) -> list[dict[str, list[str]]]:
-    """Be launchers of users' at the same time; return what each was told and where its layers are."""
+    """Act as launchers of several users at the same time; return what each was told and where its layers are."""
     node.out("rm -f /srv/said.*")
     ways = " & ".join(
         f"setpriv --reuid={user} --regid={user} --init-groups python3 -I /srv/launcher.py {path} >/srv/said.{user}"
@@ -51,7 +51,7 @@ def launch(node: Node, path: str, *users: str) -> list[dict[str, list[str]]]:
 
 
 def units(node: Node) -> str:
-    """Return what systemd has of the service: those that run, and those that failed."""
+    """Return the instances of the service that systemd knows: those that run, and those that have failed."""
     return node.out("systemctl list-units --all --plain --no-legend 'pcocc-cache@*'")
 
 

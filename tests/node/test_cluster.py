@@ -28,6 +28,15 @@ def test_node_check_finds_nothing_wrong_on_a_node_after_the_admins_page(node: No
     assert points["accelerator"].startswith("kvm, since ") and "is loaded by slurmd" in points["plugin"]
 
 
+def test_node_check_of_all_nodes_says_the_same_by_srun_and_boots_a_guest(node: Node, cluster: Job) -> None:
+    """In a step whose devices Slurm confines, beside VMs that run."""
+    told = json.loads(node.run("pcocc node check --all --boot=tiny --json", status=0, timeout=600).stdout)
+    assert [one["node"] for one in told["nodes"]] == ["node"] and told["silent"] == {}, told
+    [findings] = [one["findings"] for one in told["nodes"]]
+    assert [one for one in findings if one["level"] == "FAILED"] == [], told
+    assert any(one["point"] == "boot" and one["text"].startswith("a VM of template tiny booted") for one in findings), told
+
+
 def test_each_qemu_is_in_the_cgroup_of_its_task_with_what_slurm_gave_it(node: Node, cluster: Job) -> None:
     qemus = node.qemus(cluster.number)
     assert sorted(qemus) == ["vm0", "vm1"]

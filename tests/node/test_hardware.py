@@ -1,4 +1,4 @@
-"""What the machine is, as Debian's kernel, systemd and Slurm see it: the ground the other tests stand on."""
+"""The machine as Debian's kernel, systemd and Slurm see it: the other tests rely on this."""
 
 import re
 

@@ -7,7 +7,7 @@ from tests.waiting import wait_for
 
 
 def boots(cluster: Job, qemus: dict[str, int]) -> list[str]:
-    """Return what tells one boot of each VM from another; its QEMU must be the one that was there."""
+    """Return what tells one boot of each VM from another; each QEMU must be the same as before."""
     assert cluster.node.qemus(cluster.number) == qemus
     return cluster.srun("--pcocc-vm", "-l", "cat", "/proc/sys/kernel/random/boot_id").stdout.splitlines()
 

@@ -1,4 +1,4 @@
-"""A site whose Slurm makes no cgroups: VMs run, under slurmd's own unit of systemd, and nothing of them is left."""
+"""A site whose Slurm makes no cgroups: VMs run inside the systemd unit of slurmd, and nothing of them is left."""
 
 import json
 import re

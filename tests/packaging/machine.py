@@ -1,5 +1,6 @@
-"""A release's packages, and a machine of tests/release that has its Slurm and nothing of ours, on a layer that ends
-with the tests."""
+"""A release's packages, and a machine of tests/release that has the release's Slurm and nothing of ours; changes to it
+end with the tests.
+"""
 
 from __future__ import annotations
 
@@ -52,25 +53,25 @@ class Built:
 
 
 class Machine:
-    """The machine: what one command leaves on its disk the next one finds; processes and /run end with each."""
+    """The machine: what a command leaves on its disk is there for the next one; processes and /run end with each command."""
 
     def __init__(self, suite: Suite, place: Place) -> None:
         self.suite, self.place = suite, place
 
     def try_run(self, script: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a script of bash as root; what it says on either stream is one text."""
+        """Run a bash script as root; what it prints on both streams is returned as one text."""
         argv = [sys.executable, "-c", _RUN, self.suite.name, str(self.place.path), "bash", "-uc", script]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.run(argv, cwd=ROOT, text=True, timeout=limit(seconds), check=False, **pipes)
 
     def run(self, script: str, seconds: float = 120) -> str:
-        """Run a script that ends with its first failure, which it must not have; return what it has said."""
+        """Run a script that ends at its first failure; it must not have one. Return what it has printed."""
         done = self.try_run(f"set -e\n{script}", seconds)
         assert done.returncode == 0, f"{script}\nended with status {done.returncode}:\n{done.stdout}"
         return done.stdout
 
     def copy(self, *files: Path) -> str:
-        """Copy files into the machine, and return the directory they are in there."""
+        """Copy files into the machine, and return the directory in which they are there."""
         target = self.place.root / "srv/files"
         target.mkdir(exist_ok=True)
         for file in files:
@@ -80,7 +81,7 @@ class Machine:
 
 @cache
 def ensure_clean_root(name: str) -> Path:
-    """Return the clean root of a release, made once and kept, and from now on this process's alone."""
+    """Return the clean root of a release, which is made once and kept; from now on only this process may use it."""
     kept = Place(ROOT / "build/packages-roots" / name)
     kept.lock()
     ensure_root(SUITES[name], kept, False, render_argv(SUITES[name]))
@@ -89,7 +90,7 @@ def ensure_clean_root(name: str) -> Path:
 
 @contextmanager
 def clean_machine(suite: Suite, directory: Path) -> Iterator[Machine]:
-    """Give a machine on a layer over the release's clean root."""
+    """Make a machine whose changes go to a layer over the release's clean root."""
     lower = ensure_clean_root(suite.name)
     for name in ("root", "work", "upper"):
         (directory / name).mkdir()

@@ -37,7 +37,7 @@ def test_the_library_that_srun_opens_is_depended_on(built: Built) -> None:
 
 
 def files_of(built: Built, package: str) -> set[str]:
-    """Return the files of a Debian package that every distribution has, where RPMs have them."""
+    """Return the paths, as in an RPM, of those files of a Debian package that every distribution has."""
     listed = subprocess.run(["dpkg-deb", "--fsys-tarfile", built.files[package]], capture_output=True, check=True).stdout
     names = subprocess.run(["tar", "--list"], input=listed, capture_output=True, check=True).stdout.decode().splitlines()
     found = {name.removeprefix(".") for name in names if not name.endswith("/")}

@@ -18,7 +18,7 @@ PLACES = (
     "/usr/lib/x86_64-linux-gnu/slurm-wlm/pcocc.so", "/usr/lib/x86_64-linux-gnu/slurm-wlm/pcocc_client.so",
     "/usr/share/doc/pcocc/admin.md", "/usr/share/doc/pcocc/guide/first-vm.md",
 )  # fmt: skip
-# as the programs of the runtime do; every module, also those that only some sites or commands need
+# as the programs of the runtime do: every module, even those that only some sites or commands need
 IMPORT_ALL = """
 import importlib, pathlib, re, sys
 exec(re.search(r"sys.path.*", pathlib.Path("/usr/libexec/pcocc/node").read_text())[0])
@@ -63,14 +63,14 @@ def test_srun_has_the_options_and_checks_them_in_python(installed: Machine) -> N
 
 
 def test_the_filter_loads_in_lua(installed: Machine) -> None:
-    """With the Lua that slurmctld has (5.1 or later), by what a job_submit.lua of a site begins with."""
+    """With slurmctld's Lua (5.1 or later), by the line with which a site's job_submit.lua begins."""
     installed.run("apt-get -qq install --yes lua5.1")
     assert installed.run("lua5.1 -e 'slurm = {}; dofile(\"/usr/share/pcocc/lua/job_submit.lua\")'") == ""
     installed.run("apt-get -qq purge --yes --auto-remove lua5.1")
 
 
 def test_root_can_make_and_release_a_jobs_networks(installed: Machine) -> None:
-    """What root starts is there: nft, ip, bridge, dnsmasq; and a removal leaves nothing of a job that runs."""
+    """The programs that root starts are there: nft, ip, bridge, dnsmasq. A removal leaves nothing of a running job."""
     request = "job 7\\nstep 0\\nuid 65534\\ngid 65534\\nstepd $$\\nindex 0\\nlayout localhost 0-0\\nsets default:1\\nend\\n"
     left = (
         "{ ip -brief link | grep -v -e ^lo -e ^eth0; ip netns; nft list tables; ls /run/pcocc 2>&1; pgrep -a dnsmasq; }"

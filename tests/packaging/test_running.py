@@ -1,4 +1,4 @@
-"""The packages on a node whose VMs run: an upgrade leaves them alone, a removal ends them and leaves nothing."""
+"""The packages on a node where VMs run: an upgrade leaves the VMs alone, a removal ends them and leaves nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MARK = "/tmp/next-version"
 
 @pytest.fixture
 def node(suite: Suite, built: Built, tmp_path: Path) -> Iterator[Machine]:
-    """A clean machine with the packages, the next version of them, and a guest's image in /srv/files."""
+    """A clean machine that has the packages, their next version, and a guest's image in /srv/files."""
     subprocess.run([ROOT / "tests/box", "image", "tiny"], check=True, stdin=subprocess.DEVNULL, capture_output=True)
     with clean_machine(suite, tmp_path) as machine:
         machine.copy(Path("/var/lib/pcocc-box/images/tiny.qcow2"), *built.files.values())

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pcocc_runtime.documents.cluster import Group
+from tests.qemu.guests import build
 from tests.qemu.saving import Home
 from tests.qemu.vm import ROOT, StartVm, Vm
-
-
-def build(name: str, path: Path) -> None:
-    """Make a guest, once for a version of its script and of what that sources."""
-    script, stamp = ROOT / f"tests/guest/build-{name}.sh", ROOT / f"build/guest/{name}.from"
-    sourced = sorted({*script.parent.glob("*.sh")} - {*script.parent.glob("build-*.sh")})
-    text = "".join(path.read_text() for path in (script, *sourced))
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    with stamp.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the other process of the tests may need it, too
-        if not stamp.exists() or stamp.read_text() != text:
-            done = subprocess.run([script, path], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            stamp.write_text(text)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +28,7 @@ def tiny(guest: Path) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path, guest: Path) -> Iterator[StartVm]:
-    """Return a function that starts a VM; what it and the test share is tmp_path, in the VM's document DATA."""
+    """Return a function that starts a VM. VM and test share tmp_path, which the VM's document calls DATA."""
     started: list[Vm] = []
 
     def start_vm(group: Group, **options: object) -> Vm:

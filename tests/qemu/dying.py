@@ -1,4 +1,4 @@
-"""kill -9 at a chosen step of a saver: an operation on its files, a program it starts, a word to keeper or agent."""
+"""Kills a saver at a chosen step: an operation on its files, a program that it starts, a message to keeper or agent."""
 
 import os
 import signal

@@ -12,7 +12,7 @@ from pcocc_runtime.vm import launcher  # noqa: E402
 
 
 def pretend(text: str) -> None:
-    """Have the launcher take the node for another one, whose NUMA nodes are all our own first."""
+    """Make the launcher see another machine as its node, all of whose NUMA nodes are really our first one."""
     import json
     from dataclasses import replace
     from typing import Any

@@ -1,4 +1,4 @@
-"""Saves of VMs of the launcher's: the `@save` task as the VM's user, beside the VM, and the user's repository."""
+"""Saves of VMs that the launcher has started: runs the `@save` task as the VM's user, with the user's repository."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BASE = 0xB5  # fills the first MiB of the base image
 
 
 def own(path: Path) -> None:
-    """Give what is below a path to the VM's user."""
+    """Give everything below a path to the VM's user."""
     subprocess.run(["chown", "-R", f"{USER}:", path], check=True)
 
 
@@ -71,7 +71,7 @@ class Home:
         return Group("t", 1, image=f"{DATA}/{found.path.relative_to(self.data)}", origin=found.reference, **more)
 
     def shell(self, text: str = "user:base@0", **more: Any) -> Group:
-        """Return a VM whose shell is in memory, and whose first disk is an image."""
+        """Return a VM whose system is in memory, and whose first disk is an image."""
         return self.group(text, kernel=f"{GUEST}/vmlinux", initrd=f"{GUEST}/initrd", append=APPEND, **more)
 
     def leftovers(self) -> list[str]:
@@ -106,7 +106,10 @@ def content(path: Path) -> str:
 
 
 def hold_copies(data: Path, verb: str = "convert") -> tuple[Path, Path]:
-    """Have saves wait before they copy, or `create` a file on scratch; return what they make there, and what makes them go on."""
+    """Make saves wait before they copy, or before they `create` a file on scratch.
+
+    Return the file that they make when they wait, and the one that lets them go on.
+    """
     there, go = data / "home/there", data / "go"
     (data / "bin").mkdir()
     held = f"while ! [ -e {DATA}/go ]; do sleep 0.02; done"
@@ -172,7 +175,7 @@ def ask_qemu(vm: Vm, command: str, **arguments: Any) -> Any:
 
 
 def wait_for_monitor(vm: Vm) -> None:
-    """Wait for a QEMU that nobody talks to."""
+    """Wait until nobody talks to the VM's QEMU."""
     wait_for(
         lambda: vm.process.poll() is not None or any(event["event"] == "started" for event in vm.events()), vm.said, 60,
         0.05,
@@ -181,7 +184,7 @@ def wait_for_monitor(vm: Vm) -> None:
 
 
 def left_behind(vm: Vm) -> list[str]:
-    """Return what of a save is in a VM's QEMU or on its scratch; nothing when its disk is as it was."""
+    """Return what a save has left in a VM's QEMU or on its scratch; nothing when its disk is as before."""
     jobs = [f"job {job['device']}" for job in ask_qemu(vm, "query-block-jobs")]
     nodes = [
         str(node["node-name"]) for node in ask_qemu(vm, "query-named-block-nodes") if str(node["node-name"]).startswith("save")

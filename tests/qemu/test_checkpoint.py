@@ -1,4 +1,4 @@
-"""A VM is stored, and goes on in another job: its memory, its disk, and what is not as it was."""
+"""A VM is stored and goes on in another job: with its memory and its disk; and it is refused where something has changed."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ class Storing:
         self.child = start_task(vm, "@checkpoint", f"{DATA}/{name}")
 
     def hear(self) -> str:
-        """Return the next line that it says, but for how far it is."""
+        """Return the next line that the task prints, except those about its progress."""
         assert self.child.stdout is not None
         while (line := self.child.stdout.readline()).startswith(b"far "):
             pass
         return line.decode().strip()
 
     def say(self, line: str) -> None:
-        """Say a line to it."""
+        """Send the task a line."""
         assert self.child.stdin is not None
         self.child.stdin.write(line.encode() + b"\n")
         self.child.stdin.flush()
 
     def store(self, last: str = "keep") -> Path:
-        """Have the VM stored whole, as `pcocc checkpoint` does; return the directory."""
+        """Have the VM stored completely, as `pcocc checkpoint` does; return the directory."""
         assert self.hear() == "paused vm0", self.explain()
         self.say("store")
         assert self.hear() == "stored vm0", self.explain()
-        self.say("stay" if last == "end" else "go on")
+        self.say("go on" if last == "keep" else "stay")
         assert self.hear() == "summed vm0", self.explain()
         seal(self.place)
         self.say(last)
-        assert self.end() == 0, self.explain()
+        assert last == "hold" or self.end() == 0, self.explain()
         return self.place
 
     def end(self) -> int:
@@ -58,7 +58,7 @@ class Storing:
         return self.child.wait(limit(60))
 
     def explain(self) -> str:
-        """Return what it complains of."""
+        """Return what the task has printed on stderr."""
         assert self.child.stderr is not None
         self.child.kill()
         self.child.wait()
@@ -66,14 +66,17 @@ class Storing:
 
 
 def seal(place: Path) -> None:
-    """Write what makes a directory a checkpoint."""
+    """Write the file that makes a directory a checkpoint."""
     files = [StoredFile(one.name, one.stat().st_size, hash_file(one, lambda done, total: None))
              for one in sorted(place.iterdir()) if one.suffix == ".json" or one.name == "boot"]
     (place / "checkpoint.json").write_bytes(encode_checkpoint(Checkpoint(7, 1, 1, tuple(files))))
 
 
 def stands_still(vm: Vm) -> bool:
-    """Ask the guest's shell for what it has in memory, which `vm.read` gets later; tell whether it is silent by then."""
+    """Ask the guest's shell for something in its memory.
+
+    Return whether it is silent for now; `vm.read` gets the answer later.
+    """
     assert vm.console is not None
     vm.console.sendall(b"echo $mark\n")
     return not select.select([vm.console], [], [], 0.5)[0]
@@ -102,7 +105,7 @@ MARK = "mark=in-memory; printf on-disk | dd of=/dev/vda; sync; (while :; do echo
 
 
 def go_on(vm: Vm) -> Vm:
-    """Wait until a stored VM goes on: what is typed before, its memory does not know."""
+    """Wait until a stored VM goes on: what is typed before that is not in its memory."""
     vm.connect()
     wait_closely(lambda: any(one["event"] == "ready" for one in vm.events()) or vm.process.poll() is not None, vm.said)
     return vm
@@ -149,11 +152,33 @@ def test_a_vm_goes_on_when_its_checkpoint_is_cut_off(start: StartVm, home: Home,
         one.child.wait()
     else:
         assert one.end() == 1 and one.child.stderr
-        assert b"pcocc: error: the checkpoint was cut off" in one.child.stderr.read()
+        assert b"pcocc: error: the checkpoint was interrupted" in one.child.stderr.read()
     assert vm.read() == "in-memory\n"
     count = read_count(vm)
     wait_closely(lambda: read_count(vm) > count, "its processes to go on")
     assert storing(vm).store().is_dir(), "nothing is in another one's way"
+
+
+@pytest.mark.parametrize("how", ["let go", "cut off", "killed"])
+def test_a_vm_that_is_held_goes_on_only_when_it_is_told_to(start: StartVm, home: Home, storing: Begin, how: str) -> None:
+    group = home.shell()
+    vm = start(group).boot()
+    vm.run(MARK)
+    one = storing(vm)
+    place = one.store("hold")
+    assert stands_still(vm)
+    if how == "let go":
+        one.say("keep")
+        assert one.end() == 0 and vm.read() == "in-memory\n"
+        return
+    if how == "killed":
+        one.child.kill()
+        one.child.wait()
+    else:
+        assert one.end() == 0
+    assert vm.wait() == 0, "it is stored as it is"
+    other = go_on(start(group, job=8, restart=f"{DATA}/{place.name}"))
+    assert other.run("echo $mark") == "in-memory\n"
 
 
 def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing: Begin) -> None:
@@ -162,10 +187,10 @@ def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing
     place = storing(vm).store("end")
     vm.wait()
     for number, (changed, said) in enumerate((
-        ({"machine": "pc"}, "the machine of vm0 was"),
-        ({"cpus": 2}, "the CPUs of vm0 were 1 when it was stored, and would be 2 now"),
-        ({"disk_model": "ide"}, "a device of vm0 was"),
-        ({"display": "vnc"}, "vm0 had 10 devices and parts, and would have 13 now"),
+        ({"machine": "pc"}, "vm0 would differ in the machine: it was stored with"),
+        ({"cpus": 2}, "the number of CPUs of vm0 was 1 when it was stored, and would be 2 now"),
+        ({"disk_model": "ide"}, "vm0 would differ in a device: it was stored with"),
+        ({"display": "vnc"}, "vm0 was stored with 10 devices and other parts, and would have 13 now"),
     )):
         other = start(replace(group, **changed), job=20 + number, restart=f"{DATA}/{place.name}")
         assert other.wait(60) == 1

@@ -1,6 +1,7 @@
-"""Devices are on the NUMA nodes of a guest that they are near: QEMU takes the words, and Linux in the guest finds it so.
+"""Devices are near the guest's NUMA nodes that they belong to: QEMU accepts the arguments, and Linux in the guest sees the
+devices there.
 
-No host here has devices to give away: emulated ones of PCI Express stand in their places.
+This host has no devices to give away: emulated PCI Express devices take their place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pcocc_runtime.qemu.functions import PassedFunction, plan_passing
 from tests.machines import pretend
 from tests.qemu.vm import StartVm
 
-# the emulated cards, 8086:10d3, by the nodes that Linux says they are on
+# the nodes on which Linux sees the emulated cards, 8086:10d3
 LOOK = "cd /sys/bus/pci/devices; for one in *; do ! grep -q 0x10d3 $one/device || cat $one/numa_node; done; cd /"
 NODES = (GuestNode(0, (0, 1, 2, 3)), GuestNode(1, (4, 5, 6, 7)))
 

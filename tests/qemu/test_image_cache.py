@@ -59,7 +59,7 @@ def test_vms_run_from_one_copy_and_hold_it(start: StartVm, image: Found, cache: 
     both = [start(group_for(image, tmp_path), job=job, cache=facts) for job in (7, 8)]
     store = layer_store.Store(str(cache), SIZE)
     for vm in both:
-        vm.connect()  # before either has booted: what nobody reads is lost
+        vm.connect()  # before either has booted: otherwise its output is lost
     for vm in both:
         vm.boot()
         assert vm.run("sha256sum </dev/vda").split()[0] == patched(3)

@@ -94,7 +94,7 @@ def test_an_image_that_was_deleted_meanwhile(start: StartVm, home: Home, replace
     assert "image user:base@0, which vm0 runs from, has been deleted or replaced" in save(vm, status=1)
     save(vm, "-d", "kept")
     assert saving.read_disk(home.find("kept").path)[:6] == b"first" + bytes([BASE])
-    shutil.rmtree(Path(home.user.path, "data"))  # what no sound file system does to a running VM
+    shutil.rmtree(Path(home.user.path, "data"))  # a sound file system does not do this to a running VM
     Path(home.user.path, "data").mkdir(mode=0o777)
     said = save(vm, "-d", "again", status=1)
     assert "its layers are gone from repository 'user'\nhint: save all of the disk: --full -d NAME" in said
@@ -178,7 +178,7 @@ def test_a_full_repository(start: StartVm, home: Home, tmp_path: Path) -> None:
     vm = start(home.shell()).boot()
     inside(vm.process.pid, "mount", "-t", "tmpfs", "-o", "size=50m,mode=777", "none", f"{DATA}/small")
     vm.run("dd if=/dev/urandom of=/dev/vda bs=1M count=40; sync", 60)
-    there, go = hold_copies(tmp_path, "create")  # between the look at the room there is, and the copy
+    there, go = hold_copies(tmp_path, "create")  # after the save has checked for room, and before it copies
     child = saving.start_save(vm, "-d", "small:new")
     wait_closely(lambda: there.exists() or child.poll() is not None)
     fill = f"dd if=/dev/zero of={DATA}/small/fill bs=1M oflag=append conv=notrunc 2>&1 || true"

@@ -1,4 +1,4 @@
-"""Saves of persistent drives, to which the VM goes on writing: the image is the drive of one moment."""
+"""Saves of persistent drives to which the VM goes on writing: the image is the drive as it was at one moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of a save that is killed, cancelled, or loses its VM, its guest's agent or the room on its disk."""
+"""What is left of a save that is killed or cancelled, or that loses its VM, the guest's agent, or the room on its disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def names(home: Home) -> list[str]:
 
 
 def begin_large_save(vm: Vm, home: Home, *words: str) -> subprocess.Popen[bytes]:
-    """Start a save that takes a moment, and stop it when it copies."""
+    """Start a save that takes a moment, and pause it while it copies."""
     child = saving.start_save(vm, *words)
     wait_closely(lambda: child.poll() is not None or any(Path(home.user.path, ".tmp").glob(".work-*/layer")))
     child.send_signal(signal.SIGSTOP)
@@ -202,7 +202,7 @@ def test_a_full_scratch_is_not_taken_for_the_repository(start: StartVm, home: Ho
 
 
 def find_notes(said: str) -> list[str]:
-    """Return what a save noted beside what it always does."""
+    """Return the notes of a save, without those that every save makes."""
     return [line for line in said.splitlines() if "note:" in line and KEPT not in line]
 
 
@@ -224,7 +224,9 @@ class TestWithAgent:
         return vm
 
     def test_a_journal_that_is_written_meanwhile_is_saved_whole(self, vm: Vm, start: StartVm, home: Home) -> None:
-        """Each record has the sum of those before: what is saved is a prefix of what was written, and has all written before."""
+        """Each record has the sum of the earlier ones: what is saved must be a prefix of what was written, and have
+        everything written before the save.
+        """
         writer = (
             "n=0; s=0; while :; do n=$((n+1)); s=$(echo $s $n | md5sum | head -c32); echo $n $s >>/j; [ $((n%20)) = 0 ]"
             " && sync; done"
@@ -261,7 +263,7 @@ class TestWithAgent:
         saver.say(Frozen(True))
         with Agent(str(vm.directory / "agent")) as agent:
             assert agent.freeze() > 0
-            # no child of the shell: busybox takes the end of one for its own
+            # not as a child of the shell: busybox takes a child's end for its own
             vm.run("((echo x >/x; sync; echo done >/run/t/done) &)")
             assert vm.run("sleep 2; ls /run/t") == ""
         assert saver.finish() == {"merged": True}
@@ -277,6 +279,19 @@ class TestWithAgent:
         assert saver.finish() == {"merged": True}
         vm.run("kill -CONT $(pidof qemu-ga)")
         assert vm.run("echo x >/x; sync; cat /x") == "x\n"
+
+    def test_an_agent_whose_client_has_hung_up_rests(self, vm: Vm) -> None:
+        used = "cut -d' ' -f14,15 /proc/$(pidof qemu-ga)/stat"  # proc(5): utime and stime, in hundredths
+        vm.run("kill -STOP $(pidof qemu-ga)")
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(vm.directory / "agent"))
+                client.sendall(b'\xff{"execute": "guest-info"}\n')
+        before = sum(map(int, vm.run(f"{used}; kill -CONT $(pidof qemu-ga); sleep 4").split()))
+        after = sum(map(int, vm.run(used).split()))
+        assert after - before < 200, "half of the time that has passed"
+        with Agent(str(vm.directory / "agent")) as agent:
+            assert agent.command("guest-ping") == {}
 
     def test_a_guest_is_thawed_whatever_becomes_of_the_saver(self, vm: Vm, home: Home) -> None:
         step = 0

@@ -1,4 +1,4 @@
-"""Machines with many devices: QEMU finds a place for each, and a guest finds them all."""
+"""Machines with many devices: QEMU has a slot for each, and the guest finds them all."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_a_port_is_in_its_vlans_and_in_no_other_with_debians_kernel(guest: Path)
         ["timeout", SECONDS, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as qemu:
         assert qemu.stdin and qemu.stdout
-        while PROMPT not in log and (more := os.read(qemu.stdout.fileno(), 65536)):  # what comes before nobody reads there
+        while PROMPT not in log and (more := os.read(qemu.stdout.fileno(), 65536)):  # nobody reads what it prints before
             log += more
         log += qemu.communicate(script.encode())[0]
     text = log.decode(errors="replace").replace("\r", "")

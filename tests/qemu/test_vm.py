@@ -1,4 +1,4 @@
-"""VMs that really run: what a template says is what the guest and the host find."""
+"""VMs that really run: what a template says is what guest and host see."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_full_scratch_stops_the_vm_with_a_word(start: StartVm, tmp_path: Path)
     wait_closely(lambda: any(event["event"] == "disk-error" for event in vm.events()))
     told = next(event for event in vm.events() if event["event"] == "disk-error")
     assert told["reason"] == "the file system of its disk is full" and str(told["disk"]).endswith("vm0.qcow2")
-    vm.terminate()  # it cannot power off, and nobody waits for it
+    vm.terminate()  # it cannot power off by itself, and nobody waits for that
     assert vm.wait() == 0 and "still-on" not in [event["event"] for event in vm.events()]
 
 

@@ -29,7 +29,7 @@ KEEPS_IMAGES = "games"  # in the part of pcocc-cache
 USER = "daemon"  # uid and gid 1 on every Debian
 APPEND = "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable no_timer_check lpj=4000000 panic=-1"
 PROMPT = b"guest# "
-SHELL = b"/ # "  # the prompt of a shell that nobody told another
+SHELL = b"/ # "  # the default prompt of the shell
 BOOT_SECONDS = 90
 SOURCE, DATA, GUEST = "/run/pcocc/source", "/run/pcocc/data", "/run/pcocc/guest"
 _SETUP = f"""
@@ -106,12 +106,12 @@ class Vm:
         return [json.loads(line[7:]) for line in self.said().splitlines() if line.startswith("@pcocc ")]
 
     def boot(self, ready: bytes = PROMPT) -> Vm:
-        """Wait for the guest's shell, or for another word of the guest's after which there is one."""
+        """Wait for the prompt of the guest's shell, or for another word that the guest prints before it."""
         self.connect()
         heard = self._read_to(ready, BOOT_SECONDS)
         if ready != PROMPT:
             if SHELL not in heard.encode().partition(ready)[2]:
-                self._read_to(SHELL, BOOT_SECONDS)  # it forgets what was typed before
+                self._read_to(SHELL, BOOT_SECONDS)  # it forgets what was typed before that
             self.run("dmesg -n 1; stty -echo; PS1='gue''st# '")  # nothing comes after the prompt; its echo must not look like it
         return self
 
@@ -145,7 +145,7 @@ class Vm:
             self.process.kill()
             self.process.wait()
         listener = self.log.with_name(f"listener{self.job}")
-        if listener.exists():  # root's: the signal of a parent that has become the user does not reach it
+        if listener.exists():  # it is root's: a parent that has become the user cannot signal it
             os.kill(int(listener.read_text()), signal.SIGKILL)
             listener.unlink()
 
@@ -160,7 +160,7 @@ class Vm:
                 self.console = console
             except OSError:
                 console.close()
-                time.sleep(0.05)  # QEMU announces its sockets to nobody
+                time.sleep(0.05)  # QEMU does not announce its sockets
 
     def threads(self) -> str:
         """Return what QEMU's threads are at: name, state, CPU time in ticks, and where they wait in the kernel."""

@@ -13,25 +13,25 @@ from .suites import INSIDE, ROOT, SELECTION, SUITES, Place, say
 
 _OWN_ERROR = 125
 _UNPREPARED = "release: error: what the tests need cannot be installed in the machine"
-# what bash runs in the machine, with pytest's words
+# what bash runs in the machine, with arguments of pytest's
 TESTS = f'tests/prepare || {{ echo "{_UNPREPARED}" >&2; exit {NO_ROOT}; }}; exec build/venv/bin/python -m pytest "$@"'
 _EPILOG = f"""
 A release is Debian's, with its Slurm, QEMU and Python:
 
 {chr(10).join(f"    {one.name:10} Slurm {one.slurm}{', QEMU of its backports' if one.also else ''}" for one in SUITES.values())}
 
-Its root directory is made once, from the mirror of this machine's apt, and kept below build/release until what it is made of
-changes. The machine on it has this checkout as {INSIDE}, with a build/ of its own, and a way to the network; all else is
-its own, and it ends with the tests. Run as root, beside whatever else runs here.
+Its root directory is made once, from the mirror that this machine's apt uses, and kept below build/release until its
+ingredients change. The machine has this checkout as {INSIDE}, with a build/ of its own, and reaches the network; everything
+else is its own, and it ends with the tests. Run as root; other work on this host is not disturbed.
 
-    tests/release trixie                                  # what a release is tried on: build, plugin, a real cluster
-    tests/release trixie tests/unit -k completion         # pytest's words
-    tests/release trixie --shell                          # a look around: tests/box up, and so on
+    tests/release trixie                                  # the tests of a release: build, plugin, a real cluster
+    tests/release trixie tests/unit -k completion         # with arguments of pytest's
+    tests/release trixie --shell                          # to look around: tests/box up, and so on
     tests/release sid --fresh --run tests/box up
     tests/release --clean                                 # removes the roots
 
-The exit status is the command's; {NO_ROOT} when the root, or what the tests need in it, cannot be had; {_OWN_ERROR} for
-another error of this command.
+The exit status is that of the tests or of the command; {NO_ROOT} when the root, or something that the tests need in it, cannot be
+had today; {_OWN_ERROR} for another error of tests/release itself.
 """
 
 

@@ -1,4 +1,4 @@
-"""How a command of tests/ runs that makes machines: as root, ended by signals in order, its failure a line and a status."""
+"""Runs a command of tests/ that makes machines: as root, cleanly ended by signals; a failure is one line and an exit status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ NO_ROOT = 75
 
 
 def run_as_root(name: str, reason: str, own_error: int, run: Callable[[], int]) -> int:
-    """Run what a command does, and return the exit status; `reason` says why it needs root, `own_error` is a failure's."""
+    """Run a command's work, and return the exit status.
+
+    `reason` says why it needs root; `own_error` is the exit status of a failure.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: sys.exit(128 + received))
     try:

@@ -1,4 +1,4 @@
-"""The machine's first process: runs one command, reaps what lost its parent, and ends with the command; then all else ends, too.
+"""The machine's first process: runs one command, reaps orphans, and ends with the command; then everything else ends, too.
 
 Started as `python3 -IS init.py DIRECTORY COMMAND...`. The terminal's signals are the command's business.
 """

@@ -23,7 +23,7 @@ _NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--cgroup", "--pid", "--for
 _NETWORK, _NAME_SERVER = "10.78.0.0/24", "10.78.0.3"  # slirp4netns(1) answers at .2 and .3
 _PATIENCE = 30  # seconds in which an interrupted command may end by itself
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
-# with the modes that distributions give them; of each what this machine has
+# with the modes that distributions give them; those that this machine does not have are left out
 _DEVICES = {**dict.fromkeys(("null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun"), 0o666),
             **dict.fromkeys(("kvm", "vhost-net", "vhost-vsock", "loop-control", *(f"loop{number}" for number in range(8))),
                             0o660)}  # fmt: skip
@@ -36,7 +36,7 @@ def run(suite: Suite, place: Place, command: Sequence[str], environ: Mapping[str
             raise ReleaseError(f"there is no {program} on this machine: run tests/prepare")
     name = machine_name(suite, place)
     hierarchies = cgroups.read_hierarchies()
-    cgroups.remove_groups(hierarchies, name)  # of a run that was killed
+    cgroups.remove_groups(hierarchies, name)  # left by a run that was killed
     pip_settings = read_pip_settings(environ)
     _write_files(suite, place.root, pip_settings)
     inside = _render_inside(suite, place.root, hierarchies, find_certificates(pip_settings))
@@ -53,7 +53,7 @@ def machine_name(suite: Suite, place: Place) -> str:
 
 
 def _run_script(script: str) -> int:
-    """Start the machine; give it its network when its process is there, and wait for its end."""
+    """Start the machine; give it its network when its process exists, and wait for its end."""
     with ExitStack() as stack:
         (told, tell), (wait, go) = os.pipe(), os.pipe()
         for number in (told, go):
@@ -74,7 +74,7 @@ def _run_script(script: str) -> int:
 
 
 def _open_door(pid: int) -> subprocess.Popen[bytes]:
-    """Give the namespaces of a process a way out through this machine's network, without a change to the latter."""
+    """Give the namespaces of a process a way out through this machine's network, without changing that network."""
     told, tell = os.pipe()
     options = ["--configure", "--mtu=1500", "--disable-host-loopback", f"--cidr={_NETWORK}", f"--ready-fd={tell}"]
     argv = [*_TIED, "slirp4netns", *options, str(pid), "eth0"]
@@ -94,7 +94,7 @@ def _open_door(pid: int) -> subprocess.Popen[bytes]:
 def _wait(machine: subprocess.Popen[bytes]) -> int:
     try:
         return machine.wait()
-    except KeyboardInterrupt:  # the command has heard it, too: it may say what it found so far
+    except KeyboardInterrupt:  # the command has got the signal, too: it may report what it has found so far
         return machine.wait(_PATIENCE)
 
 
@@ -104,8 +104,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _write_files(suite: Suite, root: Path, pip_settings: Mapping[str, str]) -> None:
-    """Write what makes the root this machine's: names, name server, pip's settings. Links there are not followed."""
+    """Write the files that depend on this machine: names, name server, pip's settings. Links in the root are not followed."""
     (root / KEPT[1:]).mkdir(parents=True, exist_ok=True)
+    (ROOT / "build").mkdir(exist_ok=True)  # where that is mounted: a clone with its roots elsewhere has none
     for path, text in (
         ("etc/hostname", f"{suite.name}\n"),
         ("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {suite.name}\n::1 localhost\n"),
@@ -117,7 +118,9 @@ def _write_files(suite: Suite, root: Path, pip_settings: Mapping[str, str]) -> N
 
 
 def _render_outside(groups: Sequence[Path], inside: str, environ: Mapping[str, str], command: Sequence[str]) -> str:
-    """Return the script that enters the cgroups and makes the namespaces: the former first, else Slurm sees them from outside."""
+    """Return the script that enters the cgroups and then makes the namespaces; in another order Slurm would see the
+    cgroups from outside.
+    """
     first = ["env", "-i", *(f"{key}={value}" for key, value in environ.items()), "/usr/bin/python3", "-IS"]
     program = [*first, f"{INSIDE}/tests/releaselib/init.py", INSIDE, *command]
     lines = [f"echo $$ >{shlex.quote(str(group))}/cgroup.procs" for group in groups]
@@ -127,7 +130,9 @@ def _render_outside(groups: Sequence[Path], inside: str, environ: Mapping[str, s
 
 
 def _render_inside(suite: Suite, root: Path, hierarchies: Sequence[Hierarchy], certificates: Sequence[Path]) -> str:
-    """Return the script that makes fresh namespaces the machine's; it tells its process, and waits until there is a network."""
+    """Return the script that turns fresh namespaces into the machine; it tells its process id, and waits until there is a
+    network.
+    """
     lines = ["read -r pid _ </proc/self/stat", "echo $pid >&@TELL@", "exec @TELL@>&-", "umask 022"]
     lines += [f"mount --bind {shlex.quote(str(root))} {shlex.quote(str(root))}", f"cd {shlex.quote(str(root))}"]
     lines += ["find tmp var/tmp -xdev -mindepth 1 -delete", "mount -t proc proc proc", "mount -t sysfs sysfs sys"]

@@ -1,4 +1,4 @@
-"""What of this machine's configuration reaches the isolated one: the mirror, settings of apt and pip, certificates, proxies."""
+"""What the isolated machine takes over from this one: the mirror, settings of apt and pip, certificates, proxies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOCAL = ("/", "file:")
 
 
 def read_mirror() -> str:
-    """Return the address this machine takes its own release of Debian from; RootError when apt knows of none."""
+    """Return the address from which this machine takes its own release of Debian; RootError when apt knows none."""
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     listed = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL) $(CODENAME) $(COMPONENT)", "Created-By: Packages"]
     mirror = parse_mirror(subprocess.run(listed, capture_output=True, text=True, check=False).stdout, codename)
@@ -44,7 +44,7 @@ def read_apt_options() -> list[str]:
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that are the machine's, too: proxies, the kind of terminal."""
+    """Return the variables that the machine has as well: proxies, the kind of terminal."""
     return {key: value for key, value in environ.items() if _PASSED.fullmatch(key)}
 
 
@@ -58,7 +58,7 @@ def read_pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def plan_pip_settings(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return what holds in the machine, too: directories of this one are not there."""
+    """Return the settings that also work in the machine, which does not have this one's directories."""
     kept = {
         key: " ".join(word for word in settings[key].split() if not word.startswith(_LOCAL))
         for key in _PIP_WAYS

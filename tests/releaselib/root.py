@@ -1,4 +1,4 @@
-"""The root directory of a release: made by mmdebstrap, kept until what makes it changes."""
+"""The root directory of a release: made by mmdebstrap, and kept until its ingredients change."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _make(name: str, place: Place, argv: Sequence[str]) -> None:
 
 
 def _follow(name: str, lines: Iterable[str], log: TextIO) -> str:
-    """Keep what mmdebstrap says, and tell its longer steps; return the first thing that went wrong."""
+    """Log what mmdebstrap says, and print its longer steps; return the first thing that went wrong."""
     wrong = ""
     for line in lines:
         log.write(line)

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = "/usr/src/pcocc"  # the checkout, in the machine
 KEPT = "/var/lib/pcocc-build"  # what is the checkout's build/ there: each release's own
-# what a release is tried on when nothing is named: build, plugin, the main job, its streams and signals, and that nothing is left
+# the tests that run when none is named: build, plugin, the main job, its streams and signals, and that nothing is left
 SELECTION = ("tests/unit", "tests/lua", "tests/spank", *(f"tests/boot/test_{name}.py" for name in (
     "cluster", "streams", "signals", "bad_input", "faults", "silence", "versions", "cgroups", "network")))  # fmt: skip
 
@@ -21,13 +21,14 @@ class ReleaseError(Exception):
 
 
 class RootError(ReleaseError):
-    """The release cannot be had today: nothing is known of this project's tests on it."""
+    """The release cannot be had today: that says nothing about this project's tests on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A release of Debian: its name, what it has, what else than its main archive is taken, and what of that (an apt
-    preference)."""
+    """A release of Debian: its name, what it has, a further archive that is used, and what is taken from there (an apt
+    preference).
+    """
 
     name: str
     debian: str
@@ -63,7 +64,7 @@ class Place:
 
     @property
     def record(self) -> Path:
-        """The hash of what made the root: there when it is whole."""
+        """The hash of the root's ingredients: it is there when the root is complete."""
         return self.path / "made-of"
 
     @property
@@ -72,7 +73,7 @@ class Place:
         return self.path / "log"
 
     def lock(self) -> None:
-        """Keep others from it until this process ends; ReleaseError when one uses it."""
+        """Keep other processes out until this one ends; ReleaseError when another one uses the root."""
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""Building the project and looking at what came of it."""
+"""Builds the project for tests, and runs programs on the result."""
 
 import subprocess
 from pathlib import Path

@@ -86,6 +86,7 @@ int main(void)
 	print("placed", typed.placed ? "1" : NULL);
 	print("export", typed.exported);
 	print("command", typed.command);
+	print("set", typed.command ? find_set(typed.command) : NULL);
 	print("bcast", typed.bcast ? "1" : NULL);
 	print("no_shell", typed.no_shell ? "1" : NULL);
 	print("programs", typed.programs ? "1" : NULL);

@@ -1,4 +1,6 @@
-"""How slurmstepd runs root's helper: to its end or for a time, whatever the kernel has, and with none of its descriptors."""
+"""How slurmstepd runs root's helper: to its end or for a limited time, on old kernels, too, and without passing on
+descriptors.
+"""
 
 import re
 from pathlib import Path
@@ -51,7 +53,7 @@ def test_one_that_is_stuck_is_ended_with_what_it_was_at(build: Path, missing: li
     ("work", "missing"), [("sleep 0.25", ["pidfd"]), ("sleep 0.25", []), ("(sleep 0.12; sleep 0.13)", [])], ids=str
 )
 def test_one_that_has_cpu_time_now_and_then_is_slow_and_not_stuck(build: Path, work: str, missing: list[str]) -> None:
-    """As where others take the CPUs: its own time counts, and that of what it has started."""
+    """As on a node where others use the CPUs: the helper's own CPU time counts, and that of what it has started."""
     ended, status, took, _said = be(build, f"for one in 1 2 3 4 5 6 7 8 9 10; do {work}; done", *missing)
     assert ended and status == 0 and took >= 2500
 

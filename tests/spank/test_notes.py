@@ -1,4 +1,4 @@
-"""What the check finds good to know is told once, each note on a line of its own, and the request goes its way."""
+"""The notes of the check are printed once, each on a line of its own, and the request is then handled as usual."""
 
 import subprocess
 from pathlib import Path

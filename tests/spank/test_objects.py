@@ -1,13 +1,13 @@
 """The two objects of the plugin: what they export, what they need, and that the check fails closed."""
 
 import ctypes
-import json
 import os
 import re
 from pathlib import Path
 
 from pcocc_runtime import __version__
 from pcocc_runtime.check import read_slurm
+from pcocc_runtime.documents.typed_options import TypedOptions, encode_typed_options
 from tests.spank.building import ROOT, run
 
 EXPORTED = {
@@ -17,13 +17,13 @@ EXPORTED = {
 }  # fmt: skip
 
 
-def check(prefix: Path, request: dict[str, object], **environ: str) -> tuple[int, str]:
-    out = run(str(prefix / "harness"), json.dumps(request), env={**os.environ, **environ})
+def check(prefix: Path, options: TypedOptions, **environ: str) -> tuple[int, str]:
+    out = run(str(prefix / "harness"), encode_typed_options(options), env={**os.environ, **environ})
     code, _, text = out.partition("\n")
     return int(code), text
 
 
-REQUEST: dict[str, object] = {"template": "x:0", "images": [], "mounts": [], "user_data": None, "vm": None, "tool": "srun"}
+WRONG = TypedOptions("x:0")
 
 
 def test_only_slurms_symbols_are_exported(installed: Path) -> None:
@@ -49,6 +49,11 @@ def test_releases_of_slurm_differ_in_one_file() -> None:
         assert path.name == "compat.h" or (set(lines) <= {guard} and "HAVE_" not in path.read_text()), path
 
 
+def test_the_options_that_the_plugin_hands_over_are_those_that_are_read() -> None:
+    written = re.findall(r'\\"(\w+)\\":', (ROOT / "spank/request.c").read_text())
+    assert sorted(written) == sorted(TypedOptions._fields)
+
+
 def test_root_runs_little_c() -> None:
     texts = [path.read_text() for path in (ROOT / "spank").glob("*.[ch]")]
     roots = [text for text in texts if '#include "client.h"' not in text and "#define PCOCC_CLIENT_H" not in text]
@@ -56,14 +61,14 @@ def test_root_runs_little_c() -> None:
 
 
 def test_a_wrong_request_is_refused_with_a_sentence(installed: Path) -> None:
-    code, text = check(installed, REQUEST)
+    code, text = check(installed, WRONG)
     assert code == 2
     assert text.startswith("pcocc: error:")
 
 
 def test_the_users_python_variables_do_not_reach_it(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('hijacked')\n")
-    code, _ = check(installed, REQUEST, PYTHONPATH=str(tmp_path), PYTHONHOME=str(tmp_path))
+    code, _ = check(installed, WRONG, PYTHONPATH=str(tmp_path), PYTHONHOME=str(tmp_path))
     assert code == 2
 
 
@@ -72,7 +77,7 @@ def test_it_fails_closed_when_the_runtime_is_broken(installed: Path) -> None:
     kept = module.read_text()
     module.write_text("raise ImportError('broken')\n")
     try:
-        code, _ = check(installed, REQUEST)
+        code, _ = check(installed, WRONG)
     finally:
         module.write_text(kept)
     assert code == 0
@@ -82,7 +87,7 @@ def test_it_fails_closed_when_the_object_is_missing(installed: Path) -> None:
     path = installed / "lib/slurm/pcocc_client.so"
     hidden = path.rename(path.with_suffix(".hidden"))
     try:
-        code, text = check(installed, REQUEST)
+        code, text = check(installed, WRONG)
     finally:
         hidden.rename(path)
     assert code == 0
@@ -105,12 +110,25 @@ def test_it_tells_what_it_is_built_for_and_its_version(installed: Path, tmp_path
     )
     run("cc", "-o", str(tmp_path / "number"), str(source))
     number = int(run(str(tmp_path / "number")))
-    built, version, trouble = read_slurm._open_plugin(str(installed / "lib/slurm/pcocc.so"))
-    assert (built, version, trouble) == ((number >> 16 & 255, number >> 8 & 255), __version__, "")
+    (tmp_path / "now.c").write_text(
+        f'extern int spank_getenv(void); int f(void) {{ return spank_getenv(); }}\nconst unsigned plugin_version = {number};\n'
+        f'const char pcocc_version[] = "{__version__}";\n'
+    )
+    now = ["-shared", "-fPIC", "-Wl,-z,now"]  # as Debian's packages are built: nobody but Slurm can open it
+    run("cc", *now, "-o", str(tmp_path / "now.so"), str(tmp_path / "now.c"))
+    for path in (installed / "lib/slurm/pcocc.so", tmp_path / "now.so"):
+        built, version, trouble = read_slurm._read_plugin_file(str(path))
+        assert (built, version, trouble) == ((number >> 16 & 255, number >> 8 & 255), __version__, "")
 
 
-def test_what_is_no_plugin_is_told(tmp_path: Path) -> None:
-    (tmp_path / "pcocc.so").write_text("nothing")
-    for path in (tmp_path / "pcocc.so", tmp_path / "missing.so"):
-        built, version, trouble = read_slurm._open_plugin(str(path))
+def test_what_is_no_plugin_is_told(installed: Path, tmp_path: Path) -> None:
+    whole = (installed / "lib/slurm/pcocc.so").read_bytes()
+    for name, data in (
+        ("text.so", b"nothing"), ("empty.so", b""), ("cut.so", whole[:1000]), ("short.so", whole[:60]),
+        ("other.so", (installed / "lib/slurm/pcocc_client.so").read_bytes()),
+        ("32.so", whole[:4] + b"\1" + whole[5:]),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+    for path in (*sorted(tmp_path.glob("*.so")), tmp_path / "missing.so"):
+        built, version, trouble = read_slurm._read_plugin_file(str(path))
         assert (built, version) == (None, None) and str(path) in trouble

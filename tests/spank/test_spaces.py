@@ -1,5 +1,6 @@
-"""The real srun and sbatch with the real plugin, as far as they come without a slurmctld: a space where an equals sign
-is meant."""
+"""The real srun and sbatch with the real plugin, as far as they get without a slurmctld: a space where an equals sign was
+meant.
+"""
 
 import os
 import shlex
@@ -17,7 +18,7 @@ def type_line(line: str, installed: Path, directory: Path) -> subprocess.Complet
         f"ClusterName=x\nSlurmctldHost=localhost\nMessageTimeout=1\nPlugStackConfig={directory}/plugstack.conf\n"
     )
     env = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PCOCC_", "SBATCH_"))}
-    argv = shlex.split(line)  # who is not refused looks for a slurmctld, in vain
+    argv = shlex.split(line)  # a command that is not refused looks for a slurmctld, in vain
     env["SLURM_CONF"] = f"{directory}/slurm.conf"
     return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=directory, env=env)
 

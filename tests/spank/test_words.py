@@ -1,4 +1,6 @@
-"""What the plugin reads from a command line before srun does, how it sizes srun by it, and that srun itself reads the same."""
+"""What the plugin reads from a command line before srun does, how it sizes the step by that, and that srun itself reads
+the same.
+"""
 
 import json
 import os
@@ -33,7 +35,7 @@ def read(build: Path, line: str, **environ: str) -> dict[str, object]:
     return found
 
 
-# a line, and what its user typed in it
+# a line, and which options it has
 LINES: list[tuple[str, dict[str, str]]] = [
     ("srun hostname", {}),
     ("srun", {}),
@@ -209,6 +211,18 @@ def test_a_number_of_tasks_that_salloc_was_given_stays(build: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("vm0", "vm0"), ("vm[0-3,7]", "vm[0-3,7]"), ("vm0,vm2", "vm0,vm2"), ("=vm0", "vm0"), ("all", "all"), ("=all", "all"),
+        ("vm", None), ("vmstat", None), ("./vm0", None), ("all.sh", None), ("=", None), ("vm0.sh", None), ("hostname", None),
+    ],
+)  # fmt: skip
+def test_a_word_behind_the_option_may_be_meant_as_its_value(build: Path, word: str, meant: str | None) -> None:
+    found = read(build, f"srun --pcocc-vm '{word}' cmd")
+    assert (found["vm"], found["command"], found.get("set")) == ("", word, meant)
+
+
+@pytest.mark.parametrize(
     ("line", "leaves"),
     [
         ("salloc --pcocc-template=tiny --no-shell", True), ("salloc --no-sh --pcocc-template=tiny", True),
@@ -244,7 +258,7 @@ def test_the_job_of_a_step_is_the_one_in_front_of_the_command(
     ],
 )  # fmt: skip
 def test_outside_of_jobs_the_vms_of_others_are_nobodys(build: Path, line: str, environ: dict[str, str], vms: int) -> None:
-    """Slurm lists the steps of all jobs to who asks for those of job 0."""
+    """Slurm lists the steps of all jobs when it is asked for those of job 0."""
     assert read(build, line, **{"BOOT": "6:2", "KEPT": "tiny:6", **environ})["vms"] == vms
 
 
@@ -273,7 +287,9 @@ def test_a_step_in_another_job_goes_there_whatever_the_size_of_this_one(build: P
     assert read(build, "srun --jobid=7 --pcocc-vm=vm3 cmd", **here)["places"] == "n2 "
 
 
-@pytest.mark.parametrize("name", ["SLURM_HOSTFILE", "SLURM_DISTRIBUTION", "SLURM_NTASKS_PER_NODE", "SLURM_HET_SIZE"])
+@pytest.mark.parametrize("name", [f"SLURM_{name}" for name in (
+    "HOSTFILE", "DISTRIBUTION", "NTASKS_PER_NODE", "NTASKS_PER_GPU", "NTASKS_PER_TRES", "SPREAD_JOB", "USE_MIN_NODES", "HET_SIZE",
+)])  # fmt: skip
 def test_who_says_where_in_a_variable_is_left_alone(build: Path, name: str) -> None:
     assert read(build, "srun --pcocc-vm=vm3 cmd", **IN_JOB, **{name: "/dev/null"}).get("places", "") == ""
 

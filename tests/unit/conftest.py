@@ -1,11 +1,12 @@
 """Settings for all unit tests, and submitting requests to a site of a test's own."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from pcocc_runtime.documents.typed_options import TypedOptions, encode_typed_options
 from pcocc_runtime.submit import cloud_init
 from pcocc_runtime.submit import main as client
 from tests.unit.fake_site import Ask, write_site
@@ -27,8 +28,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     monkeypatch.delenv("PCOCC_USER_CONF_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
 
-    def submit(template: str | None = "tiny", **options: object) -> tuple[int, str]:
-        empty = {"images": [], "mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
-        return client.check_request(json.dumps({**empty, "template": template, **options}))
+    def submit(template: str | None = "tiny", **options: Any) -> tuple[int, str]:
+        return client.check_request(encode_typed_options(TypedOptions(template, **options)))
 
     return submit

@@ -51,7 +51,7 @@ def user_template(directory: Path, text: str) -> None:
 
 
 def frozen(answer: tuple[int, str]) -> Cluster:
-    """Return the cluster of an answer, which must be no refusal."""
+    """Return the cluster of an answer, which must not be a refusal."""
     assert answer[0] == wire_steps.CHECK_PASSED, answer[1]
     return decode_cluster(dict(line.split(" ", 1) for line in answer[1].splitlines())["cluster"])
 
@@ -65,6 +65,6 @@ def refused(answer: tuple[int, str]) -> str:
 
 
 def noted(answer: tuple[int, str]) -> str:
-    """Return the notes of an answer, which must be no refusal, a line each."""
+    """Return the notes, one a line, of an answer, which must not be a refusal."""
     assert answer[0] == wire_steps.CHECK_PASSED, answer[1]
     return "\n".join(line.removeprefix("note ") for line in answer[1].splitlines() if line.startswith("note "))

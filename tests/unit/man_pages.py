@@ -1,4 +1,4 @@
-"""What the man pages say, and which settings the code knows: shared by who compares them."""
+"""What the man pages say, and which settings the code knows; for the tests that compare the two."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +25,7 @@ PLACES = {
     "vlan": (NETWORKS, ["Keys of a VLAN"], "networks.yaml", "{n: {type: bridged-ethernet, settings: {vlans: [{HERE}]}}}"),
     "infiniband": (NETWORKS, ["InfiniBand"], "networks.yaml", "{n: {type: infiniband, settings: {HERE}}}"),
     "host-infiniband": (NETWORKS, ["Host InfiniBand"], "networks.yaml", "{n: {type: host-infiniband, settings: {HERE}}}"),
+    "sriov-ethernet": (NETWORKS, ["Ethernet by SR-IOV"], "networks.yaml", "{n: {type: sriov-ethernet, settings: {HERE}}}"),
     "pci": (NETWORKS, ["PCI"], "networks.yaml", "{n: {type: genericpci, settings: {HERE}}}"),
     "resource set": (NETWORKS, ["RESOURCE SETS"], "resources.yaml", "{r: {HERE}}"),
     "resources": (NETWORKS, ["Keys of resources"], "resources.yaml", "{r: {resources: {HERE}}}"),
@@ -86,7 +87,7 @@ def find_problems(directory: Path, place: str, key: str, value: str) -> list[Con
 
 
 def known_settings(directory: Path, place: str) -> set[str]:
-    """Return the settings that the code knows at a place, as it tells who writes an unknown one."""
+    """Return the settings that the code knows at a place, from its answer to an unknown one."""
     [problem] = find_problems(directory, place, "?", "0")
     assert problem.hint is not None and problem.hint.startswith("known settings: ")
     return set(problem.hint.removeprefix("known settings: ").split(", "))

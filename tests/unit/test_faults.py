@@ -31,3 +31,20 @@ def test_runs_add_up_and_what_was_not_well_is_told(tmp_path: Path, monkeypatch: 
     results.add(other, 2, "")
     page = (tmp_path / "faults.md").read_text()
     assert f"| {one.after} | 0 | - | - |" in page and "| 2 | 2 | 3 |" in page and "Not well" not in page
+
+
+def test_a_new_checkout_goes_on_from_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = FAULTS[:2]
+    monkeypatch.setattr(results, "KEPT", tmp_path / "build/faults.json")
+    monkeypatch.setattr(results, "PAGE", tmp_path / "faults.md")
+    results.PAGE.write_text(results.render({}))
+    results.add(one, 12, "")
+    results.add(two, 3, "AssertionError: n2 is down\nmore")
+    known = results.read()
+    assert known[two.name] == {"times": 1, "well": 0, "seconds": 3, "problem": "AssertionError: n2 is down"}
+    results.KEPT.unlink()
+    assert results.read() == known
+    results.add(one, 5, "")
+    assert results.read()[one.name] == {"times": 2, "well": 2, "seconds": 12, "problem": ""}
+    results.forget([one.name])
+    assert set(results.read()) == {two.name}

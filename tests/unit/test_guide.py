@@ -1,4 +1,4 @@
-"""The guide without a cluster: its boxes can be read, are right shell and YAML, and name what there is."""
+"""The guide without a cluster: its boxes can be read, are valid shell and YAML, and name things that exist."""
 
 import re
 import shlex
@@ -40,7 +40,7 @@ def test_a_page_is_right_shell_and_yaml(page: Path) -> None:
 
 def test_every_page_is_in_the_contents() -> None:
     listed = re.findall(r"\]\(([a-z-]+\.md)\)", (GUIDE / "README.md").read_text())
-    assert listed == ["first-vm.md", "cloud-config.md", "directories.md", "steps.md", "day.md"] and {
+    assert listed == ["first-vm.md", "cloud-config.md", "directories.md", "steps.md", "day.md", "checkpoint.md"] and {
         page.name for page in PAGES
     } == set(listed)
 

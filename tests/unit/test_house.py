@@ -1,6 +1,6 @@
-"""The house rules: who may import whom, what may act, what runs as root, and how long things may be.
+"""The house rules: which module may import which, what may act, what runs as root, and how long things may be.
 
-All of it is computed from the code: a new module is in its room's place, and judged, without being named here.
+All of it is computed from the code: a new module belongs to its room, and is judged, without being named here.
 """
 
 import ast
@@ -26,6 +26,8 @@ BEYOND_THE_COMMAND = {"node", "keeper"}  # the rooms that cli/ may not import
 
 # one importer each at most; nobody imports pyroute2: netlink goes through ip(8), see docs/decisions/021
 DOORS = {"pycdlib": {"vm.iso"}, "dns": {"observe.resolver"}, "pyroute2": set[str]()}
+# in a process's own room, JSON that is not ours: of ip(8), of nft(8), and what a user types for QEMU or its agent
+FOREIGN_JSON = {"observe.facts", "check.texts", "steps.qmp", "steps.agent"}
 ACTING = {
     "os", "socket", "subprocess", "select", "selectors", "time", "shutil", "tempfile", "fcntl", "ctypes", "signal",
     "random", "threading",
@@ -84,6 +86,11 @@ def test_every_room_has_its_floor() -> None:
     assert rooms == SHARED | PROCESSES | {"cli"}
 
 
+def test_the_table_for_strangers_has_every_room() -> None:
+    rows = re.findall(r"(?m)^\|[^|\n]*\| `([a-z_ ]+)/?` \|", (ROOT / "CONTRIBUTING.md").read_text())
+    assert {room for row in rows for room in row.split()} == {room_of(module) for module in MODULES}
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_room_imports_what_it_may(module: str) -> None:
     strangers = {one for one in imports(module)[0] if room_of(one) not in allowed(room_of(module))}
@@ -97,7 +104,8 @@ def test_each_dangerous_library_has_its_importer() -> None:
 
 def test_locks_are_taken_in_one_place() -> None:
     takers = {module for module, path in MODULES.items() if re.search(r"fcntl\.(flock|lockf)\(|_OFD_", path.read_text())}
-    assert takers == {"system.locks", "system.shared_locks"}, "flock, and those that hosts see of each other"
+    small = "system.used"  # resident keepers import it, and not what the others need
+    assert takers == {"system.locks", "system.shared_locks", small}, "flock, and those that hosts see of each other"
 
 
 @pytest.mark.parametrize("module", sorted(acting_modules()))
@@ -171,6 +179,15 @@ def test_a_name_means_one_thing() -> None:
     assert homes["Group"] == ["documents.cluster"] and homes["Send"] == ["keeper.transaction"]
 
 
+def test_a_class_means_one_thing_even_where_it_is_a_modules_own() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name.lstrip("_"), []).append(module)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def fields_of(body: list[ast.stmt]) -> dict[str, str]:
     """Return the annotations of the fields of classes, by `Class.field`."""
     found: dict[str, str] = {}
@@ -192,6 +209,16 @@ def test_documents_are_encoded_and_decoded_where_they_are_defined() -> None:
     for module, path in MODULES.items():
         names = {name for name in public_names(ast.parse(path.read_text()).body) if name.startswith(("encode_", "decode_"))}
         assert not names or room_of(module) == "documents", f"{module} has {sorted(names)}"
+
+
+def test_a_process_reads_json_of_ours_only_by_documents() -> None:
+    readers = {module for module, path in MODULES.items() if re.search(r"\bloads\(|read_json", path.read_text())}
+    assert {module for module in readers if room_of(module) in PROCESSES} == FOREIGN_JSON
+
+
+def test_what_slurms_commands_print_is_parsed_in_one_place() -> None:
+    parsers = {module for module in MODULES if room_of(module) == "slurm" and "def parse_" in MODULES[module].read_text()}
+    assert parsers == {"slurm.text"}
 
 
 def sources() -> list[Path]:

@@ -1,4 +1,6 @@
-"""A user who holds others up at the image cache: by a copy that never ends, by another content, by connections."""
+"""A user who tries to hold up others at the image cache: with a copy that never ends, with wrong content, with many
+connections.
+"""
 
 import os
 import signal
@@ -21,7 +23,7 @@ real = copy.read_sparse
 
 @pytest.fixture
 def alices(root: Path) -> Path:
-    """A file of Alice's that never gives a byte, as one of a FUSE of hers."""
+    """A file of Alice's that never yields a byte, as one in a FUSE file system of hers may."""
     path = root / "alices"
     path.write_bytes(b"anything")
     os.chown(path, ALICE, ALICE)
@@ -53,7 +55,7 @@ def ask(layer: str, source: Path) -> str:
 
 
 def attack(node: Node, layer: str, source: Path) -> int:
-    """Have Alice ask for a layer with a source of hers; return the process, which ends with the answer as its status."""
+    """Have Alice ask for a layer, with a source of hers. Return the process, whose exit status is the answer."""
     states = ["done", "declined", "damaged", "failed", "gone"]
 
     def asks() -> int:
@@ -99,7 +101,7 @@ def test_a_copy_of_which_nothing_comes_is_given_up(node: Node, site: Repo, alice
 
 
 def test_a_copy_that_is_too_slow_is_given_up(root: Path, site: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some bytes now and then are no progress; one that is fast enough goes on for as long as it takes."""
+    """A few bytes now and then do not count as progress; a copy that is fast enough may take as long as it needs."""
     base = add(site, "base", size=8 * MEBIBYTE, used=8 * MEBIBYTE)
     layer, now = base.revision.layers[-1], [0.0]
     for rate, slow in ((1 << 10, True), (1 << 21, False)):

@@ -1,4 +1,4 @@
-"""The nodes' image caches: filled once, verified, for those who may read, with the least recently used out first."""
+"""The nodes' image caches: filled once, verified, for users who may read the image; the least recently used layer goes first."""
 
 from __future__ import annotations
 
@@ -147,13 +147,13 @@ def test_a_killed_copy_is_done_again(node: Node, site: Repo, served: bool) -> No
     part.chmod(0o444)  # as if killed just before it got its name
     assert content(node.launch(base.path, here=2)) == raw_sum(size=48 * MEBIBYTE, used=48 * MEBIBYTE)
     part.with_name("0" * 64).touch()
-    node.launch(small.path, here=2)  # makes room: what the dead left is no use to anybody
+    node.launch(small.path, here=2)  # makes room: nobody can use what a killed copier has left
     assert list(parts.iterdir()) == []
     assert (node.cached() if served else node.own()) == layers(base, small)
 
 
 def kill_children(node: Node) -> None:
-    """Kill the service in its copy, and the copy."""
+    """Kill the service while it copies, and the copy."""
     assert node.service is not None
     busy = Path(f"/proc/{node.service}/task/{node.service}/children").read_text().split()
     assert busy
@@ -165,12 +165,12 @@ def kill_children(node: Node) -> None:
 
 def test_the_layers_unused_for_longest_make_room(node: Node, site: Repo) -> None:
     every = [add(site, f"i{seed}", seed=seed, size=4 * MEBIBYTE, used=4 * MEBIBYTE) for seed in range(4)]
-    node.configure("15M")  # three of these, of some more than 4 MiB each
+    node.configure("15M")  # three of these, each of a little more than 4 MiB
     node.start_service()
     for age, one in enumerate(every[:3]):
         node.launch(one.path, job=10 + age)
         os.utime(store(node).layer(one.revision.layers[-1]), (times := time.time() - 86400 + age, times))
-    node.launch(every[0].path)  # its use is noted by the service, for the launcher may not
+    node.launch(every[0].path)  # the service notes its use, because the launcher may not
     wait_closely(lambda: store(node).layer(every[0].revision.layers[-1]).stat().st_mtime > time.time() - 3600)
     node.launch(every[3].path)
     assert node.cached() == layers(every[0], every[2], every[3])
@@ -229,7 +229,7 @@ def test_a_file_system_that_fills_in_the_copy_is_no_failure(root: Path) -> None:
         layer = hashlib.sha256(source.read_bytes()).hexdigest()
         (root / "s").mkdir()
         fd = os.open(source, os.O_RDONLY)
-        has_free, layer_store._has_free = layer_store._has_free, lambda _store, _size: True  # others fill it after we looked
+        has_free, layer_store._has_free = layer_store._has_free, lambda _store, _size: True  # others fill it meanwhile
         try:
             with pytest.raises(layer_store.NoRoom, match="No space left"):
                 layer_store.fill(layer_store.Store(str(root / "s"), 1 << 30), layer, fd, lambda state, size: None)

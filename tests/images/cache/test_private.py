@@ -1,4 +1,4 @@
-"""Copies of layers that not everybody may read: for those who may read the source, and nobody else."""
+"""Copies of layers that not everybody may read: only users who may read the source get them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_vms_hold_private_copies_and_the_limit_counts_them(node: Node, site: Rep
 
 
 def test_a_source_that_changes_is_another(node: Node, site: Repo) -> None:
-    """Whoever could read it before its owner shut it off has no way to the copy that came of it later."""
+    """A user who could read it before its owner closed it does not get at a copy that is made of it later."""
     node.start_service()
     base = add(site, "base")
     restrict(base, GROUP)

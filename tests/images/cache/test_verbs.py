@@ -32,7 +32,7 @@ def command(pcocc: Pcocc, node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def filled(node: Node, site: object) -> list[Found]:
-    """Three layers that are kept, the last used one first; of the second a VM runs."""
+    """Three layers in the cache, the most recently used one first; a VM runs from the second."""
     node.start_service()
     every = [add(site, f"i{seed}", seed=seed, size=4 * MEBIBYTE, used=4 * MEBIBYTE) for seed in range(3)]
     for age, one in enumerate(every):
@@ -43,7 +43,7 @@ def filled(node: Node, site: object) -> list[Found]:
 
 
 def run_vm(node: Node, image: Found) -> int:
-    """Have a process that keeps an image as QEMU does; return its pid."""
+    """Start a process that uses an image as QEMU does; return its pid."""
     child = node.start(image.path, run=hold)
     wait_closely(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
     return child
@@ -116,7 +116,7 @@ def test_others_may_look_but_not_clear(command: Pcocc, node: Node, filled: list[
 
 
 def test_root_follows_no_link_of_the_services(command: Pcocc, node: Node, root: Path) -> None:
-    """Whoever takes over the service owns the directory, and must not reach root's files by it."""
+    """An attacker who has taken over the service owns the directory, but must not reach root's files through it."""
     (root / "roots").mkdir(mode=0o755)
     (victim := root / "roots/file").write_text("root's own")
     (node.cache / "data").mkdir()

@@ -1,4 +1,4 @@
-"""Every point of `pcocc node check`, judged by what might be seen of a node."""
+"""Every point of `pcocc node check`, judged from what might be seen on a node."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def of_verdict(verdict: Verdict | None, setting: str = "auto") -> seen.Accelerat
     return replace(ACCELERATOR, verdict=verdict, setting=setting)
 
 
+VHOST = seen.DeviceFile("/dev/vhost-net", 0o600)
 CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]] = [
-    # who judges, what is seen, the level, words of the sentence, and of what mends it
+    # the judge, what it sees, the level, words of the sentence, and words of the remedy
     (judge_node.judge_configuration, seen.Configuration((), "d"), WELL, "only root can write it", None),
     (judge_node.judge_configuration, seen.Configuration((("pcocc.yaml:3: wrong", None),), "d"), FAILED,
      "pcocc.yaml:3: wrong", "pcocc config check"),
@@ -61,8 +62,12 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_node.judge_tun, seen.DeviceFile("/dev/net/tun", None), FAILED, "no VM can have a network", "modprobe tun"),
     (judge_node.judge_tun, seen.DeviceFile("/dev/net/tun", 0o600, trouble="No such device"), FAILED, "No such device",
      "modprobe tun"),
-    (judge_node.judge_vhost, seen.DeviceFile("/dev/vhost-net", 0o600), WELL, "is there", None),
-    (judge_node.judge_vhost, seen.DeviceFile("/dev/vhost-net", None), NOTE, "is missing", "modprobe vhost_net"),
+    (judge_node.judge_vhost, seen.Vhost(VHOST, True), WELL, "/dev/vhost-net opens", None),
+    (judge_node.judge_vhost, seen.Vhost(replace(VHOST, mode=None), True), NOTE, "is missing: QEMU itself passes the packets",
+     "modprobe vhost_net, and 'vhost_net' in /etc/modules-load.d/pcocc.conf"),
+    (judge_node.judge_vhost, seen.Vhost(replace(VHOST, trouble="No such device"), True), NOTE,
+     "root cannot open /dev/vhost-net (No such device)", "10:238"),
+    (judge_node.judge_vhost, seen.Vhost(replace(VHOST, mode=None), False), WELL, "vhost-net is off", None),
     (judge_node.judge_kvm, of_kvm(0o666), WELL, "opened by everybody", None),
     (judge_node.judge_kvm, of_kvm(0o660, (8, 2)), WELL, "root hands it to the VMs of others", None),
     (judge_node.judge_kvm, of_kvm(0o660), FAILED, "by group kvm only: VMs of others are emulated", "usermod -aG kvm USER"),
@@ -96,6 +101,10 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_node.judge_scratch, replace(SCRATCH, filesystem="nfs4"), FAILED, "on nfs4, which nodes share", "set scratch"),
     (judge_node.judge_scratch, replace(SCRATCH, free=1 << 20), FAILED, "0.0 GiB free of 100.0 GiB", "du -xhd1 /scratch"),
     (judge_node.judge_scratch, replace(SCRATCH, filesystem="tmpfs"), NOTE, "in memory (tmpfs)", None),
+    (judge_node.judge_devices, seen.Devices(False), WELL, "the site gives no devices to VMs", None),
+    (judge_node.judge_devices, seen.Devices(True, 8), WELL, "VMs can have all of the node's 8 devices", None),
+    (judge_node.judge_devices, seen.Devices(True, 8, (("x is lost", "look"),)), FAILED, "x is lost", "pcocc node devices; look"),
+    (judge_node.judge_devices, seen.Devices(True, 0, (), ("no mlx5_0",)), NOTE, "no mlx5_0", None),
     (judge_node.judge_cache, seen.Cache(None), WELL, "no image cache", None),
     (judge_node.judge_cache, seen.Cache("/c", True, True), WELL, "its service answers", None),
     (judge_node.judge_cache, seen.Cache("/c", False, True), FAILED, "only its owner can write",
@@ -122,10 +131,17 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_network.judge_filter, seen.Filter(()), WELL, "drops none of the VMs' packets", None),
     (judge_network.judge_filter, seen.Filter((seen.Chain("ip filter FORWARD", "forward", True),)), WELL, "drops none", None),
     (judge_network.judge_filter, seen.Filter((seen.Chain("ip filter FORWARD", "forward", False),)), FAILED,
-     "chain ip filter FORWARD drops",
+     "chain ip filter FORWARD drops by its policy",
      'nft insert rule ip filter FORWARD iifname "pcn*" accept; nft insert rule ip filter FORWARD oifname "pcn*" accept'),
     (judge_network.judge_filter, seen.Filter((seen.Chain("inet f in", "input", False),)), NOTE, "24832-25087",
      "udp dport 24832-25087 accept"),
+    (judge_network.judge_filter, seen.Filter((seen.Chain("inet firewalld filter_FORWARD", "forward", False, by_rule=True),)),
+     FAILED, "chain inet firewalld filter_FORWARD drops by its last rule",
+     "firewall-cmd --permanent --zone=trusted --add-interface=pcn+ && firewall-cmd --reload"),
+    (judge_network.judge_filter, seen.Filter((seen.Chain("inet firewalld filter_INPUT", "input", False, by_rule=True),)),
+     NOTE, "24832-25087", "firewall-cmd --permanent --add-port=24832-25087/udp && firewall-cmd --reload"),
+    (judge_network.judge_filter, seen.Filter((), legacy=("filter",)), NOTE, "iptables-legacy has tables here (filter)",
+     "iptables-legacy -S FORWARD"),
     (judge_network.judge_filter, seen.Filter((), "no JSON"), NOTE, "no JSON", "nft list ruleset"),
     (judge_slurm.judge_plugin, PLUGIN, WELL, "/p/pcocc.so, built for Slurm 24.11, is loaded by slurmd", None),
     (judge_slurm.judge_plugin, replace(PLUGIN, named=None), FAILED, "does not name pcocc.so",

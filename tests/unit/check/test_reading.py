@@ -1,4 +1,4 @@
-"""What is read of a node whose Slurm and nft are scripts that print what those print."""
+"""What is read on a node where scripts stand for Slurm and nft, and print what those print."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import pytest
 
 from pcocc_runtime import __version__
 from pcocc_runtime.check import everywhere, points, read_network, read_node, read_slurm
+from pcocc_runtime.check.read_devices import read_given_devices
 from pcocc_runtime.documents.node_report import NodeReport, encode_report
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.findings import FAILED
-from pcocc_runtime.slurm.configuration import parse_configuration
+from pcocc_runtime.networks.kinds import HostInfiniband, SriovEthernet
+from pcocc_runtime.site.site import Site
+from pcocc_runtime.slurm.text import parse_configuration
+from tests.fake_functions import write_functions
 
 CONFIG = "Configuration data as of 2026-11-29T23:20:00\nKillWait                = 30 sec\nPlugStackConfig         = {plugstack}\n"
 SLURMD = (
@@ -185,3 +189,15 @@ def test_without_a_template_there_is_nothing_to_boot(tmp_path: Path) -> None:
 
 def test_settings_are_empty_where_slurm_says_null() -> None:
     assert parse_configuration(CONFIG.format(plugstack="(null)"))["PlugStackConfig"] == ""
+
+
+def test_devices_that_the_site_names_are_looked_at(tmp_path: Path) -> None:
+    path = write_functions(tmp_path, 3)
+    (path / "virtfn1/config").write_bytes(b"\xff" * 64)
+    (path / "virtfn2/driver").unlink()
+    every = (HostInfiniband("a", "mlx5_0"), SriovEthernet("b", "ens1f0"))
+    found = read_given_devices(Site(networks={}, all_networks={one.name: one for one in every}), tmp_path)
+    assert (found.named, found.count) == (True, 3)
+    assert [text.partition(") ")[2][:22] for text, _hint in found.faults] == ["does not answer any mo", "is bound to no driver "]
+    assert len(found.missing) == 1 and "has no Ethernet device with an interface ens1f0" in found.missing[0]
+    assert not read_given_devices(Site(), tmp_path).named

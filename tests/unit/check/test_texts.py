@@ -1,4 +1,4 @@
-"""What programs and files of a node say, as they say it."""
+"""The output of programs and the content of files of a node, in their original form."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from pcocc_runtime.check import texts
 from pcocc_runtime.check.seen import Chain
-from pcocc_runtime.slurm.configuration import (
+from pcocc_runtime.slurm.text import (
     Place,
     parse_configuration,
     parse_moment,
@@ -100,6 +100,10 @@ def chain(table: str = "filter", hook: str = "forward", policy: str = "drop", fa
     return {"chain": {"family": family, "table": table, "name": "C", "hook": hook, "policy": policy, "type": "filter", "prio": 0}}
 
 
+def rule(*expression: dict[str, object], name: str = "C") -> dict[str, object]:
+    return {"rule": {"family": "ip", "table": "filter", "chain": name, "expr": list(expression)}}
+
+
 @pytest.mark.parametrize(("rows", "found"), [
     ([chain()], [Chain("ip filter C", "forward", False)]),
     ([chain(hook="input", family="inet")], [Chain("inet filter C", "input", False)]),
@@ -113,6 +117,17 @@ def chain(table: str = "filter", hook: str = "forward", policy: str = "drop", fa
     ([chain(hook="input"),
       {"rule": {"family": "ip", "table": "filter", "chain": "C", "expr": [{"match": {"right": {"range": [24832, 25087]}}}]}}],
      [Chain("ip filter C", "input", True)]),
+    ([chain(policy="accept"), rule({"match": {"right": "established"}}, {"accept": None}),
+      rule({"counter": {"packets": 0, "bytes": 0}}, {"log": None}, {"reject": {"type": "icmpx", "expr": "admin-prohibited"}})],
+     [Chain("ip filter C", "forward", False, by_rule=True)]),
+    ([chain(policy="accept", hook="input"), rule({"counter": {}}, {"xt": {"type": "target", "name": "REJECT"}})],
+     [Chain("ip filter C", "input", False, by_rule=True)]),
+    ([chain(policy="accept"), rule({"match": {"right": "pcn*"}}, {"accept": None}), rule({"drop": None})],
+     [Chain("ip filter C", "forward", True, by_rule=True)]),
+    ([chain(policy="accept"), rule({"match": {"right": "10.0.0.0"}}, {"drop": None}),
+      rule({"limit": {"rate": 1}}, {"drop": None}),
+      rule({"xt": {"type": "match", "name": "addrtype"}}, {"xt": {"type": "target", "name": "REJECT"}}), rule({"xt": None}),
+      rule({"drop": None}, name="other")], []),
 ])  # fmt: skip
 def test_chains_of_the_site(rows: list[dict[str, object]], found: list[Chain]) -> None:
     assert list(texts.parse_chains(ruleset(*rows))) == found

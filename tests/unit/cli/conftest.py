@@ -14,6 +14,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PCOCC_USER_CONF_DIR", str(tmp_path / "user"))
     (tmp_path / "user").mkdir()
     monkeypatch.setattr(
-        "pcocc_runtime.cli.partitions.read_settings", lambda: "Licenses = pkey2000,pkey2001:1,pkey2002*1,pkey2003,x:5\n"
+        "pcocc_runtime.cli.slurm_notes.read_settings",
+        lambda: "Licenses = pkey2000,pkey2001:1,pkey2002*1,pkey2003,x:5\nGresTypes = nic\n",
     )
     return directory

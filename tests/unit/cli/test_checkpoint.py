@@ -1,4 +1,4 @@
-"""`pcocc checkpoint`: a directory that leads to a whole checkpoint, whatever happens while another is made."""
+"""`pcocc checkpoint`: its directory always leads to a complete checkpoint, whatever happens while another one is made."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from pcocc_runtime.documents.checkpoint import decode_checkpoint
 from pcocc_runtime.slurm import commands, steps
 from pcocc_runtime.slurm.text import Running
 
-# the tasks of two VMs; they end at a word, if one is given
+# the tasks of two VMs; they fail at a word, if one is given
 _TASKS = """
 place=$1 last=$2
 say() { echo "$1 vm0"; [ "$last" != "$1" ] || { echo 'pcocc: error: vm1 has ended' >&2; exit 1; }; echo "$1 vm1"; }
@@ -36,7 +36,7 @@ def cancelled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelled: list[int]) -> Store:
-    """Return a function that runs the command beside tasks that end at a word."""
+    """Return a function that runs the command with tasks that fail at a word."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -59,7 +59,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelled: list[int])
 
 
 def read_pid() -> str:
-    """Return what tells the checkpoint of one run from another's, after a look that it is whole and alone."""
+    """Check that there is one checkpoint and that it is complete; return what tells it from that of another run."""
     place = Path(os.readlink("it/current"))
     found = decode_checkpoint(Path("it", place, "checkpoint.json").read_bytes(), "it")
     assert [one.name for one in found.files] == ["boot", "vm0.json", "vm1.json"] and found.vms == 2
@@ -71,7 +71,7 @@ def read_pid() -> str:
 def test_a_checkpoint_takes_the_place_of_an_older_one(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert store() == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"stored 2 VMs in {Path('it').absolute()}; they stood still for 0.") and said.endswith(" s\n")
+    assert said.startswith(f"stored 2 VMs in {Path('it').absolute()}; the VMs stood still for 0.") and said.endswith(" s\n")
     first = read_pid()
     assert Path("it").stat().st_mode & 0o777 == 0o700
     assert store() == 0 and read_pid() != first
@@ -116,7 +116,7 @@ def test_a_directory_that_is_no_checkpoint_is_left_alone(store: Store, capsys: p
     Path("mine").mkdir()
     Path("mine/file").touch()
     Path("file").touch()
-    for typed, said in (("mine", "has files that are no checkpoint"), ("file", "cannot be read: Not a directory"),
+    for typed, said in (("mine", "has files that do not belong to a checkpoint"), ("file", "cannot be read: Not a directory"),
                         ("none/it", "cannot be written: No such file or directory")):
         assert store(typed) == 1
         lines = capsys.readouterr().err.splitlines()
@@ -138,7 +138,7 @@ def test_a_link_of_the_users_own_is_left_alone(store: Store, capsys: pytest.Capt
     else:
         current.symlink_to(where)
     assert store() == 1
-    assert "has files that are no checkpoint" in capsys.readouterr().err
+    assert "has files that do not belong to a checkpoint" in capsys.readouterr().err
     assert os.path.lexists(current) and Path("precious/file").exists() and Path("it/.hidden/file").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pcocc_runtime.cli import devices
 from pcocc_runtime.cli import main as cli
-from tests.fake_functions import write_card, write_functions
+from tests.fake_functions import write_card, write_ethernet, write_functions
 
 POOL = "ib: {type: infiniband, settings: {host-device: mlx5_0, min-pkey: '0x2000', max-pkey: '0x2003', gres: 'nic:mlx5'}}\n"
 
@@ -19,6 +19,7 @@ def device(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (site / "networks.yaml").write_text(f"lan: {{type: ethernet}}\n{POOL}")
     found = write_functions(tmp_path / "sys", 3)
     monkeypatch.setattr(devices, "SYS", tmp_path / "sys")
+    monkeypatch.setattr(devices, "_read_names", lambda interface: {1: "c2:cc:20:01:00:00:00:01"} if interface == "ib0" else {})
     monkeypatch.setattr(devices, "_user_of", lambda path: "alice" if path.endswith("22") else "-")
     return found
 
@@ -29,10 +30,11 @@ def test_functions_are_shown_with_their_lines_for_slurm(
     assert cli.main(["node", "devices"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and [line.split() for line in out.splitlines()] == [
-        ["DEVICE", "GRES", "FUNCTION", "ADDRESS", "DRIVER", "NUMA", "FILE", "USER"],
-        ["mlx5_0", "nic:mlx5", "0", "0000:81:00.1", "vfio-pci", "1", "/dev/vfio/21", "-"],
-        ["mlx5_0", "nic:mlx5", "1", "0000:81:00.2", "vfio-pci", "1", "/dev/vfio/22", "alice"],
-        ["mlx5_0", "nic:mlx5", "2", "0000:81:00.3", "vfio-pci", "1", "/dev/vfio/23", "-"],
+        ["DEVICE", "GRES", "FUNCTION", "ADDRESS", "DRIVER", "GROUP", "NUMA", "FILE", "USER", "GUID", "OR", "MAC"],
+        ["mlx5_0", "-", "PF", "0000:81:00.0", "mlx5_core", "20", "1", "-", "-", "ec0d:9a03:00f1:2af4"],
+        ["mlx5_0", "nic:mlx5", "0", "0000:81:00.1", "vfio-pci", "21", "1", "/dev/vfio/21", "-", "-"],
+        ["mlx5_0", "nic:mlx5", "1", "0000:81:00.2", "vfio-pci", "22", "1", "/dev/vfio/22", "alice", "c2:cc:20:01:00:00:00:01"],
+        ["mlx5_0", "nic:mlx5", "2", "0000:81:00.3", "vfio-pci", "23", "1", "/dev/vfio/23", "-", "-"],
         [],
         ["gres.conf:"],
         ["Name=nic", "Type=mlx5", "File=/dev/vfio/21,/dev/vfio/22,/dev/vfio/23"],
@@ -51,6 +53,35 @@ def test_a_function_that_cannot_be_given_away_is_told(
     assert "(0000:81:00.2) is bound to no driver instead of vfio-pci\n" in err
 
 
+def test_a_device_that_is_lost_is_named_and_the_others_are_not_concerned(
+    device: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (device / "virtfn1/config").write_bytes(b"\xff" * 64)
+    assert cli.main(["node", "devices"]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split()[3:5] for line in out.splitlines()[2:5]] == [
+        ["0000:81:00.1", "vfio-pci"], ["0000:81:00.2", "lost"], ["0000:81:00.3", "vfio-pci"],
+    ]
+    assert err.count("error") == 1 and "(0000:81:00.2) does not answer any more: it has not come back from a reset" in err
+
+
+def test_functions_of_ethernet_are_shown_with_their_addresses(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site / "networks.yaml").write_text("wire: {type: sriov-ethernet, settings: {host-device: ens1f0, gres: vf}}\n")
+    (site / "resources.yaml").write_text("default: {networks: [wire], default: true}\n")
+    write_ethernet(tmp_path / "sys", 2)
+    monkeypatch.setattr(devices, "SYS", tmp_path / "sys")
+    monkeypatch.setattr(devices, "_read_names", lambda interface: {0: f"02::1 VLAN 100 of {interface}"})
+    assert cli.main(["node", "devices"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:4] == [
+        "ens1f0 - PF 0000:91:00.0 igb 30 1 - - -",
+        "ens1f0 vf 0 0000:91:10.0 vfio-pci 31 1 /dev/vfio/31 - 02::1 VLAN 100 of ens1f0",
+        "ens1f0 vf 1 0000:91:10.1 vfio-pci 32 1 /dev/vfio/32 - -",
+    ] and lines[-1] == "Name=vf File=/dev/vfio/31,/dev/vfio/32"
+
+
 def test_devices_of_all_kinds_are_shown_in_the_order_of_gres_conf(
     device: Path, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,7 +94,7 @@ def test_devices_of_all_kinds_are_shown_in_the_order_of_gres_conf(
         write_card(tmp_path / "sys", f"0000:{address}", kind, group)
     assert cli.main(["node", "devices"]) == 1
     out, err = capsys.readouterr()
-    assert [line.split()[:4] for line in out.splitlines()[4:]] == [
+    assert [line.split()[:4] for line in out.splitlines()[5:]] == [
         ["network", "disk", "pci", "0"],
         ["gpu:a100", "gpu:a100", "0", "0000:3b:00.0"], ["gpu:a100", "gpu:a100", "1", "0000:3c:00.0"],
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which job is meant, and the files of its logins: asked for once, the user's own, and gone with the job."""
+"""Which job is meant, and the files for logging in to it: they are asked for once, belong to the user, and go with the job."""
 
 import os
 import subprocess

@@ -56,7 +56,7 @@ def test_an_unknown_template_is_an_error(site: Path, capsys: pytest.CaptureFixtu
 def test_check_tells_all_problems_at_once(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     user = site.parent / "user/templates.yaml"
     user.write_text(
-        "a: {cpus: x}\nb: {inherits: zz}\ntiny: {}\nc: {resource-set: gone}\nd: {emulator-cores: 1}\ne: {inherits: d}\n"
+        "a: {cpus: x}\nb: {inherits: zz}\ntiny: {}\nc: {resource-set: gone}\nd: {cpus: 1, emulator-cores: 1}\ne: {inherits: d}\n"
         "f: {inherits: g}\ng: {inherits: f}\nh: {inherits: f}\n"
     )
     assert cli.main(["template", "check"]) == 1
@@ -128,6 +128,7 @@ many:
   - '%{i}'
 both:
   resource-set: gone
+  cpus: 9
   emulator-cores: 9
   disk-model: ide
   persistent-drives: [/g/1, /g/2, /g/3, /g/4, /g/5]
@@ -143,7 +144,7 @@ wrong:
     assert cli.main(["template", "check"]) == 1
     lines = capsys.readouterr().err.splitlines()
     found = sorted(int(line.removeprefix(f"pcocc: error: {user}:").split(":")[0]) for line in lines if "error: " in line)
-    assert found == [4, 5, 7, 8, 10, 11, 12, 14, 16, 18, 19, *[21] * 6, 23, 24, 28, 29]
+    assert found == [4, 5, 7, 8, 10, 11, 12, 14, 16, 18, 20, *[22] * 6, 24, 25, 29, 30]
 
 
 def test_an_image_is_no_parent(site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +229,7 @@ def test_config_check_covers_every_file(site: Path, capsys: pytest.CaptureFixtur
 
 
 def test_config_check_tells_a_wrong_network_once(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What follows from a mistake is not told: the mistake is."""
+    """The mistake is reported, and not what follows from it."""
     lan = "lan:\n  type: ethernet\n  settings:\n    mtu: 1\n    reverse-nat: {vm-port: 0, min-host-port: 0}\n"
     (site / "networks.yaml").write_text(f"{lan}ib: {{type: infiniband}}\n")
     (site / "resources.yaml").write_text("default: {networks: [lan], default: true}\nfast: {networks: [ib, x]}\nbare: {}\n")

@@ -44,7 +44,7 @@ def test_config_check_notes_the_licences_that_slurm_lacks(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, known: str, said: str
 ) -> None:
     assert cli.main(["config", "policy"]) == 0
-    monkeypatch.setattr("pcocc_runtime.cli.partitions.read_settings", lambda: f"Licenses = {known}\n")
+    monkeypatch.setattr("pcocc_runtime.cli.slurm_notes.read_settings", lambda: f"Licenses = {known}\nGresTypes = gpu,nic\n")
     assert cli.main(["config", "check"]) == 0
     assert capsys.readouterr().err == f"pcocc: note: {said}\n"
 
@@ -55,10 +55,10 @@ def test_config_check_says_when_slurm_does_not_answer(
     def fail() -> str:
         raise NodeError("scontrol failed: no")
 
-    monkeypatch.setattr("pcocc_runtime.cli.partitions.read_settings", fail)
+    monkeypatch.setattr("pcocc_runtime.cli.slurm_notes.read_settings", fail)
     assert cli.main(["config", "check"]) == 0
     assert (
-        "whether Slurm has the licences of InfiniBand's keys: scontrol failed: no\n"
+        "whether Slurm has what devices need, such as GresTypes: scontrol failed: no\n"
         in capsys.readouterr().err
     )
     (site / "networks.yaml").write_text(
@@ -97,3 +97,41 @@ def test_config_partitions_wants_a_network_and_a_file(site: Path, capsys: pytest
     )
     assert cli.main(["config", "partitions"]) == 1
     assert f"{site}/networks.yaml: there is no network of type infiniband\n" in capsys.readouterr().err
+
+
+GRES_CONF = """# of all nodes
+NodeName=n[1-9] Name=nic Type=mlx5 File=/dev/vfio/[12-15]   # fine
+Name=gpu Type=a100 \\
+  Count=4
+name=NVME count=2
+NodeName=n7 Name=nic Count=2 # File=/dev/vfio/9
+Name=licence Count=5
+AutoDetect=off
+"""
+
+
+@pytest.mark.parametrize(
+    ("types", "said"),
+    [
+        ("(null)", ["slurm.conf lacks GRES of networks and devices: gpu, nic; have in it: GresTypes=gpu,nic"]),
+        ("mps, nic", ["slurm.conf lacks GRES of networks and devices: gpu; have in it: GresTypes=mps,nic,gpu"]),
+        ("nic,gpu", []),
+    ],
+)
+def test_config_check_notes_what_slurm_lacks_for_devices(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, types: str, said: list[str]
+) -> None:
+    with (site / "pcocc.yaml").open("a") as file:
+        file.write("devices: {'gpu:a100': {ids: ['10de:20b2']}}\n")
+    assert cli.main(["config", "policy"]) == 0
+    conf = f"Licenses = pkey2000,pkey2001,pkey2002,pkey2003\nGresTypes = {types}\nSLURM_CONF = {tmp_path}/slurm.conf\n"
+    monkeypatch.setattr("pcocc_runtime.cli.slurm_notes.read_settings", lambda: conf)
+    assert cli.main(["config", "check"]) == 0
+    assert capsys.readouterr().err == "".join(f"pcocc: note: {one}\n" for one in said)
+    (tmp_path / "gres.conf").write_text(GRES_CONF)
+    assert cli.main(["config", "check"]) == 0
+    told = [line.partition("; ")[0] for line in capsys.readouterr().err.splitlines()[len(said) :]]
+    assert told == [
+        f"pcocc: note: {tmp_path}/gres.conf:{line}: GRES {name} has no File=, so nobody knows which devices a job has"
+        for line, name in ((3, "gpu"), (6, "nic"))
+    ]

@@ -1,4 +1,4 @@
-"""What a boot step is handed tells who is too old for it."""
+"""The document for a boot step tells a runtime that is too old for it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The request root's helper reads is checked before anything is done with it."""
+"""The request to root's helper is checked before anything is done."""
 
 import pytest
 
@@ -61,6 +61,6 @@ def test_what_is_not_of_its_form_is_refused(old: str, new: str) -> None:
 
 def test_what_slurmctld_tells_of_a_job_is_read() -> None:
     told = "account a b\npartition p\nqos \nlicenses pkey2001:1,x\ngres n1 nic:1(IDX:0)\ngres n2 gpu:1(IDX:1)\nsets"
-    place = parse_boot_step(REQUEST.replace("sets", told).splitlines()).place
-    assert place == Charge("a b", "p", "", "pkey2001:1,x", ("n1 nic:1(IDX:0)", "n2 gpu:1(IDX:1)"))
-    assert [place.gres_on(name) for name in ("n1", "n2", "n3")] == ["nic:1(IDX:0)", "gpu:1(IDX:1)", ""]
+    charge = parse_boot_step(REQUEST.replace("sets", told).splitlines()).charge
+    assert charge == Charge("a b", "p", "", "pkey2001:1,x", ("n1 nic:1(IDX:0)", "n2 gpu:1(IDX:1)"))
+    assert [charge.gres_on(name) for name in ("n1", "n2", "n3")] == ["nic:1(IDX:0)", "gpu:1(IDX:1)", ""]

@@ -1,4 +1,4 @@
-"""The frozen cluster document survives its travel, and a forged one is refused."""
+"""The document of a frozen cluster is read as it was written, and a forged one is refused."""
 
 import base64
 import json

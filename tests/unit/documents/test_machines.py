@@ -1,4 +1,6 @@
-"""What launcher, keeper, starter, steps and savers write for each other is read as it was written, and damage is one sentence."""
+"""What launchers, keepers, starters, steps and savers write for each other is read as it was written; damage is told in
+one sentence.
+"""
 
 import json
 from typing import Any
@@ -19,6 +21,7 @@ from pcocc_runtime.documents.vm_events import (
     PREFIX,
     DiskError,
     Ended,
+    Leaving,
     Ready,
     Silent,
     Started,
@@ -31,7 +34,7 @@ from pcocc_runtime.qemu.qmp import Unreadable, parse_message
 
 FACTS = VmFacts(
     12, 3, "n1", 99, 5, None, 7, "", "alice", 300, "/run/pcocc/12/vm3", "kvm", "it works", True, {"disk0": "/d"},
-    [2, 3], [1], 20, "/a",
+    [2, 3], [1], 20, "/a", "/a.qemu",
     "/s/vm3.console.log", 1 << 20,
 )  # fmt: skip
 MEMBERS = Members(
@@ -46,6 +49,7 @@ EVENTS: dict[str, Any] = {
     '{"event":"silent","seconds":300,"console":["a","b"],"vm":"vm0","node":"n1"}': Silent(300, ["a", "b"], "vm0", "n1"),
     '{"event":"disk-error","reason":"r","disk":"d","vm":"vm0","node":"n1"}': DiskError("r", "d", "vm0", "n1"),
     '{"event":"still-on","vm":"vm0","node":"n1"}': StillOn("vm0", "n1"),
+    '{"event":"leaving","vm":"vm0","node":"n1"}': Leaving("vm0", "n1"),
     '{"event":"ended","reason":"r","text":"t","asked":false,"vm":"vm0","node":"n1"}': Ended(
         "r", "t", False, "vm0", "n1"
     ),

@@ -62,6 +62,28 @@ def test_functions_are_of_the_nodes_own_vms() -> None:
         replace(node, functions={2: ()})
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (["ib", 0x2001, "0000:81:00.2", "c2cc:1"], FunctionFacts("ib", "0000:81:00.2", None, 0x2001, "c2cc:1")),
+        (["ib", "0000:81:00.2", 1, 0x2001, "c2cc:1"], FunctionFacts("ib", "0000:81:00.2", 1, 0x2001, "c2cc:1")),
+        (["gpu:a100", "0000:3b:00.0", None, None, None], FunctionFacts("gpu:a100", "0000:3b:00.0")),
+    ],
+)
+def test_what_former_versions_wrote_of_functions_is_read(written: list[object], meant: FunctionFacts) -> None:
+    node = make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS)
+    tree = json.loads(encode_node(node)) | {"functions": {"1": [written]}}
+    assert decode_node(json.dumps(tree).encode(), node.job) == replace(node, functions={1: (meant,)})
+
+
+@pytest.mark.parametrize("written", [["ib", "x"], ["ib", 1, 2, 3], "ib", {"source": "ib"}, {"source": "ib", "address": 3}, 4])
+def test_functions_of_no_known_form_are_refused(written: object) -> None:
+    node = make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS)
+    tree = json.loads(encode_node(node)) | {"functions": {"1": [written]}}
+    with pytest.raises(NodeError, match=r"functions\.1\.0"):
+        decode_node(json.dumps(tree).encode(), node.job)
+
+
 def test_what_was_written_before_there_were_functions_is_read() -> None:
     node = make_facts({"all": tuple(NAMES)}, {"all": 2}, NETWORKS)
     tree = json.loads(encode_node(node))

@@ -58,6 +58,6 @@ def test_what_is_unknown_is_ignored() -> None:
 
 def test_what_a_launcher_tells_its_keeper_arrives() -> None:
     first = (1, 0, "n1", 5, 3, None, 4, "", "u", 60, "/d", "tcg", "", False)
-    facts = VmFacts(*first, {"disk0": "/x"}, [1], [], 0, "", "/c", 1024, {"a": "9p"}, logs=["/l"])
+    facts = VmFacts(*first, {"disk0": "/x"}, [1], [], 0, "", "", "/c", 1024, {"a": "9p"}, logs=["/l"])
     assert decode_vm(encode_vm(facts)) == facts
     assert decode_vm(encode_vm(facts._replace(probe=7, mounts={}, logs=[]))).probe == 7

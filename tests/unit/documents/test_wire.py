@@ -1,4 +1,4 @@
-"""The table of shared names: nobody spells one himself, none is idle, and each language is given the same."""
+"""The table of shared names: no source spells one of them itself, all are used, and all languages get the same ones."""
 
 import ast
 import re

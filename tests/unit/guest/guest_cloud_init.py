@@ -106,7 +106,7 @@ def make_users(config: dict[str, object], keys: dict[str, list[str]]) -> None:
     def set_keys(found: set[str], name: str, options: str | None = None) -> None:
         keys[name] = sorted(found)
 
-    def run(argv: list[str], **_more: object) -> tuple[str, str]:
+    def run(argv: list[str], _data: object = None, **_more: object) -> tuple[str, str]:
         [os.fsencode(word) for word in argv]  # as subprocess has it
         return "{}", ""
 

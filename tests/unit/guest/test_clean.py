@@ -1,4 +1,6 @@
-"""What a guest puts aside for a save: gone from the disk, and back as it was; run by a real shell in a tree of its own."""
+"""What a guest puts aside for a save: it is gone from the disk, and restored afterwards; run by a real shell in a tree of
+its own.
+"""
 
 import os
 import subprocess

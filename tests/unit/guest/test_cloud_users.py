@@ -1,5 +1,6 @@
-"""Whether whoever commands run as can be reached, as we tell it of a cloud-config and as cloud-init's own module of
-users has it."""
+"""Whether the user as whom commands run can log in: what we say of a cloud-config, beside what cloud-init's own module
+makes of it.
+"""
 
 import random
 from typing import Any

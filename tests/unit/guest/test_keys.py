@@ -67,7 +67,7 @@ def boot(guest: Path, shell: str = "sh", run: str = "", then: str = "") -> subpr
 
 
 def end(started: subprocess.Popen[str]) -> str:
-    """Let the command end; return what it said."""
+    """Let the command end; return what it printed."""
     out, err = started.communicate("\n", timeout=60)
     assert started.returncode == 0, err
     return out

@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from pcocc_runtime.documents.node import FunctionFacts
 from pcocc_runtime.guest import network_config
 from tests.unit.guest.guests import NODE
 
@@ -33,6 +35,17 @@ def test_addresses_reach_netplan(tmp_path: Path) -> None:
     assert found["eth0"]["mtu"] == 1450 and found["eth0"]["match"] == {"macaddress": "52:54:00:00:00:01"}
     assert found["eth1"]["addresses"] == ["10.201.0.2/24", "fd70:636f:0:301::4:1/128"]
     assert [name for name, one in found.items() if "dhcp4" in one] == ["eth2"], "only the site's own network is asked"
+
+
+def test_functions_of_ethernet_devices_come_after_other_interfaces_and_ask_the_sites_dhcp(tmp_path: Path) -> None:
+    wire = FunctionFacts("wire", "0000:91:10.0", 1, None, None, "02:00:00:0c:00:01", 9000)
+    node = replace(NODE, functions={1: (FunctionFacts("gpu", "0000:3b:00.0"), wire)})
+    found = network_config.plan_function_interfaces(node, 1)
+    first = len(network_config.plan_interfaces(node, 1))
+    assert found == (network_config.Interface(f"eth{first}", "02:00:00:0c:00:01", 9000),)
+    assert network_config.plan_function_interfaces(node, 0) == ()
+    text = network_config.render_network_config(found)
+    assert "subnets: [{type: dhcp4}]" in text and "mtu: 9000" in text and 'mac_address: "02:00:00:0c:00:01"' in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The shell text of a VM step, run by the real /bin/sh as a guest's sshd would."""
+"""The shell text of a VM step, run by the real /bin/sh as a guest's sshd would run it."""
 
 import itertools
 import os
@@ -31,7 +31,7 @@ STEPS = itertools.count()
 
 
 def render(argv: list[str], token: str = "", guarded: bool = True, **environ: str) -> str:
-    token = token or task_token(str(os.getpid()), str(next(STEPS)), "0")  # guards look for a while after the end
+    token = token or task_token(str(os.getpid()), str(next(STEPS)), "0")  # cleaners keep looking for a while after the end
     return render_script(argv, with_settings(**environ), "/tmp", 0o027, token, guarded)
 
 

@@ -175,7 +175,7 @@ eval "$2" && eval "$3" && id -u alice && grep -c alice /etc/passwd && stat -c %u
     [
         (PASSWD, GROUP, "2001\n1\n2001:2002\n"),  # the uid is another's, the name another group's
         (f"{PASSWD}alice:x:1000:1000::/home/alice:/bin/sh\n", GROUP, "1000\n1\n"),  # the image's own alice stays who she is
-        ("root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n", ""),  # cloud-init makes her
+        ("root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n", ""),  # cloud-init makes this user
     ],
 )
 def test_an_image_that_has_the_users_numbers_gets_the_user(tmp_path: Path, passwd: str, group: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""repos.yaml, and what users may call an image."""
+"""repos.yaml, and the references to images that users may write."""
 
 from pathlib import Path
 

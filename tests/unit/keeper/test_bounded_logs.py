@@ -1,4 +1,4 @@
-"""What is kept of a guest's console and of other logs: the last of it, whatever it writes."""
+"""What is kept of a guest's console and of other logs: the end, however much is written."""
 
 import os
 import time

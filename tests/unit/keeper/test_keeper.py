@@ -1,4 +1,4 @@
-"""A real keeper beside a process and a socket that a test has in place of QEMU."""
+"""A real keeper, with a process and a socket of the test's in place of QEMU."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pcocc_runtime.documents.save import STAYS
 from pcocc_runtime.documents.vm import VmFacts, encode_vm
 from pcocc_runtime.documents.vm_state import VmState, decode_state
+from pcocc_runtime.keeper.power_off import STORE_SECONDS, PowerOff
 from pcocc_runtime.system.watch import is_abandoned, start_watch
 from tests.waiting import limit, wait_closely
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pcocc_runtime.keeper.main import main; sys.exit(main())"
+USE = f"""import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pcocc_runtime.system.used import mark_command
+mark_command(sys.argv[1])
+os.write(1, b".")
+sys.stdin.read()
+"""
 GREETING = b'{"QMP": {"version": {}}}\r\n'
 
 
@@ -28,7 +38,8 @@ class Beside:
     """A keeper, and what it keeps."""
 
     def __init__(
-        self, directory: Path, pid: int | None = None, address: str = "", timeout: int = 300, keep: bool = False
+        self, directory: Path, pid: int | None = None, address: str = "", timeout: int = 300, keep: bool = False,
+        stored: bool = False,
     ) -> None:
         self.directory = directory
         directory.mkdir()
@@ -40,8 +51,8 @@ class Beside:
             facts = VmFacts(
                 7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout,
                 str(directory), "tcg", "tests", True,
-                {"disk0": "/d"}, [], [], 0, str(directory / "agent"), str(directory / "console.log"), 1 << 20,
-                keep=keep,
+                {"disk0": "/d"}, [], [], 0, str(directory / "agent"), str(directory / "agent.qemu"),
+                str(directory / "console.log"), 1 << 20, keep=keep, stored=stored,
             )  # fmt: skip
             self.process = subprocess.Popen(
                 [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE,
@@ -161,6 +172,64 @@ def test_a_vm_that_is_off_ends_at_once_when_slurm_ends_it(start: Start) -> None:
     keeper.qemu.wait()
     assert keeper.process.wait(limit(20)) == 0
     assert keeper.state() == VmState("ended", reason="host-qmp-quit", asked=True)
+
+
+def test_a_vm_that_is_stored_at_its_end_waits_for_that(start: Start) -> None:
+    keeper = start(stored=True)
+    keeper.commands(1)
+    keeper.qmp.sendall(GREETING)
+    assert [keeper.event()["event"] for _ in range(2)] == ["started", "ready"]
+    keeper.process.terminate()
+    assert keeper.event() == {"event": "leaving", "vm": "vm0", "node": "n1"}
+    with socket.socket(socket.AF_UNIX) as task:
+        task.connect(str(keeper.directory / "pause"))
+        assert keeper.commands(1) == ["query-status"]
+        keeper.qmp.sendall(b'{"id": "pause-look", "return": {"running": true, "status": "running"}}\r\n')
+        assert keeper.commands(1) == ["stop"]
+        keeper.qmp.sendall(b'{"id": "pause-stop", "return": {}}\r\n')
+        assert task.recv(100) == b'{"paused": true}\n'
+        task.sendall(STAYS)
+    assert keeper.commands(1) == ["quit"]
+    keeper.qemu.kill()
+    keeper.qemu.wait()
+    assert keeper.process.wait(limit(20)) == 0
+    assert (keeper.state() or VmState("")).asked
+
+
+def test_a_vm_ends_after_the_commands_that_run_in_it(start: Start) -> None:
+    keeper = start()
+    keeper.commands(1)
+    keeper.qmp.sendall(GREETING)
+    assert [keeper.event()["event"] for _ in range(2)] == ["started", "ready"]
+    command = subprocess.Popen([sys.executable, "-c", USE, str(keeper.directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert command.stdout is not None and command.stdout.read(1) == b"."
+    keeper.process.terminate()
+    keeper.qmp.settimeout(2)
+    with pytest.raises(TimeoutError):
+        keeper.commands(1)
+    keeper.qmp.settimeout(limit(20))
+    command.communicate()
+    assert keeper.commands(1) == ["quit"]
+
+
+def test_a_vm_that_nobody_stores_at_its_end_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    facts = VmFacts(
+        7, 0, "n1", os.getpid(), 0, None, 0, "", "u", 300, str(tmp_path), "tcg", "", True, {}, [], [], 0, "/a", "/q", "/c", 0,
+        stored=True,
+    )  # fmt: skip
+    one = PowerOff(facts, sent.append)
+    one.wait()
+    assert one.is_watching() and not one.has_waited() and not one.is_late() and sent == []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + STORE_SECONDS + 1)
+    assert one.has_waited()
+    one.ask(paused=False)
+    assert sent == ["quit"]
+    one = PowerOff(facts._replace(grace=60, agent=str(tmp_path / "none")), sent.append)
+    one.wait()
+    one.ask(paused=False)
+    assert sent[1:] == ["system_powerdown"] and not one.has_waited(), "a guest with drives has its time"
 
 
 def test_what_qemu_never_says_does_not_end_the_keeper(start: Start) -> None:

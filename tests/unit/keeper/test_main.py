@@ -1,4 +1,4 @@
-"""The keeper's looks at a process: signals that wait for it, and its threads' CPUs; and its last word to tasks."""
+"""What the keeper reads of a process: signals that wait for it, and its threads' CPUs; and its last word to tasks."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def test_threads_are_bound_as_planned_or_not_at_all(
 def test_threads_that_come_or_go_meanwhile_keep_no_vcpu_from_its_place(
     sleeper: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as those that read and write disks: one has ended by its turn, and one appears at the second look."""
+    """Threads that read and write disks come and go: one has ended when its turn comes, another appears later."""
     one, other = sorted(os.sched_getaffinity(0))[:2]
     looks = [[str(sleeper.pid), str(1 << 22)], [str(sleeper.pid), "7"], [str(sleeper.pid), "7"]]
     moved, move = list[int](), os.sched_setaffinity

@@ -1,8 +1,9 @@
-"""A VM stands still as long as somebody wants it to; one of a checkpoint goes on when its memory is there."""
+"""A VM stands still as long as somebody is connected; one that is restarted from a checkpoint goes on when its memory is
+there.
+"""
 
 from __future__ import annotations
 
-import json
 import selectors
 import socket
 from collections.abc import Iterator
@@ -11,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, STAYS, Pause, decode_pause
 from pcocc_runtime.keeper.going_on import GoingOn
 from pcocc_runtime.keeper.guest_clock import GuestClock
 from pcocc_runtime.keeper.pause_guard import PauseGuard
 
 
 class Keeper:
-    """A guard with a selector that is turned by hand, and a QEMU that does what it is told when it is asked to."""
+    """A guard whose selector the test runs by hand, and a QEMU whose answers the test gives."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.selector = directory, selectors.DefaultSelector()
@@ -33,7 +34,7 @@ class Keeper:
         self.went_on += 1
 
     def turn(self) -> list[str]:
-        """Handle what has come; return the commands that QEMU got."""
+        """Handle what has arrived; return the commands that QEMU got."""
         for _ in range(3):
             for key, _events in self.selector.select(0):
                 key.data()
@@ -66,7 +67,7 @@ def test_a_vm_stands_still_as_long_as_somebody_is_connected(keeper: Keeper) -> N
         keeper.answer("pause-look", running=True, status="running")
         assert keeper.turn() == ["stop"]
         keeper.answer("pause-stop")
-        assert json.loads(task.recv(100)) == {"paused": True}
+        assert decode_pause(task.recv(100)) == Pause(None)
         assert keeper.turn() == [] and not keeper.guard.is_waiting()
         with keeper.connect() as other:
             keeper.turn()
@@ -80,6 +81,24 @@ def test_a_vm_stands_still_as_long_as_somebody_is_connected(keeper: Keeper) -> N
     assert keeper.turn() == [] and not keeper.guard.is_waiting() and keeper.went_on == 1
     with keeper.connect():
         assert keeper.turn() == ["query-status"], "again"
+
+
+@pytest.mark.parametrize("how", ["ends", "goes on", "is let go"])
+def test_a_stored_vm_stays_until_it_is_told_to_go_on(keeper: Keeper, how: str) -> None:
+    with keeper.connect() as task:
+        keeper.turn()
+        keeper.answer("pause-look", running=True, status="running")
+        keeper.turn()
+        keeper.answer("pause-stop")
+        assert keeper.guard.is_held()
+        if how != "is let go":
+            task.sendall(STAYS)
+            assert keeper.turn() == []
+        if how == "goes on":
+            task.sendall(GOES_ON)
+    goes = ["migrate_cancel", "cont", "query-status"]
+    assert keeper.turn() == (["quit"] if how == "ends" else goes)
+    assert keeper.guard.is_held() == (how != "ends")
 
 
 def test_a_task_that_dies_while_qemu_is_asked_changes_nothing(keeper: Keeper) -> None:
@@ -100,7 +119,7 @@ def test_a_vm_that_does_not_run_is_left_as_it_is(keeper: Keeper) -> None:
     with keeper.connect() as task:
         keeper.turn()
         keeper.answer("pause-look", running=False, status="io-error")
-        assert json.loads(task.recv(100)) == {"error": "io-error"} and task.recv(100) == b""
+        assert decode_pause(task.recv(100)) == Pause("io-error") and task.recv(100) == b""
     assert keeper.turn() == [] and not keeper.guard.is_waiting()
 
 

@@ -30,7 +30,7 @@ def answers(number: int = 1) -> bytes:
 
 
 class Keeper:
-    """A guard with a selector that is turned by hand; QEMU takes every command."""
+    """A guard whose selector the test runs by hand; QEMU accepts every command."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.selector = directory, selectors.DefaultSelector()
@@ -46,7 +46,7 @@ class Keeper:
         self.guard.tick()
 
     def freeze_and_die(self) -> None:
-        """Be a saver that is killed while the guest is frozen."""
+        """Act as a saver that is killed while the guest is frozen."""
         with socket.socket(socket.AF_UNIX) as saver:
             saver.connect(str(self.directory / SAVE_SOCKET))
             self.turn()

@@ -12,7 +12,7 @@ from pcocc_runtime.documents.vm import VmFacts
 from pcocc_runtime.documents.vm_state import UP
 from pcocc_runtime.keeper import shared_ssh
 from pcocc_runtime.keeper.shared_ssh import SharedSsh
-from tests.waiting import limit
+from tests.waiting import limit, wait_closely
 
 SSH = """#!/bin/sh
 while [ $# -gt 0 ]; do
@@ -42,7 +42,7 @@ class Guest:
         facts = VmFacts(
             job=7, rank=0, node="n1", pid=1, qmp=0, probe=None, watch=0, address="10.0.0.1", user="alice", timeout=300,
             directory=str(directory),
-            accel="tcg", accel_why="", disks={}, cpus=[], emulator=[], grace=0, agent="/a", console="/c",
+            accel="tcg", accel_why="", disks={}, cpus=[], emulator=[], grace=0, agent="/a", agent_port="/q", console="/c",
             console_size=0,
             kvm_expected=False, mounts=mounts,
         )  # fmt: skip
@@ -114,3 +114,17 @@ def test_a_guest_that_does_not_say_keeps_no_task_waiting(
     ssh[0].run_until_up()
     assert ssh[0].told == []
     (tmp_path / "ssh").unlink()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_connection_stands_still_with_its_guest(ssh: list[Guest], tmp_path: Path, ends: bool) -> None:
+    def state() -> str:
+        return Path(f"/proc/{ssh[0].link.master}/stat").read_text().rpartition(")")[2].split()[0]
+
+    ssh.append(Guest(tmp_path / "vm0", {}))
+    ssh[0].run_until_up()
+    ssh[0].link.stand_still(True)
+    wait_closely(lambda: state() == "T")
+    if not ends:  # else the test's end waits for it
+        ssh[0].link.stand_still(False)
+        wait_closely(lambda: state() != "T")

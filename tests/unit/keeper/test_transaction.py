@@ -1,4 +1,4 @@
-"""What the keeper does of a save, step by step, with a socket in place of a saver and lists in place of QEMU."""
+"""The keeper's part in a save, step by step, with a socket in place of a saver and lists in place of QEMU."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Save:
         self.turn()
 
     def leave(self) -> None:
-        """Be a saver that has said its last."""
+        """Act as a saver that has said its last word."""
         self.saver.shutdown(socket.SHUT_WR)
         self.turn()
 

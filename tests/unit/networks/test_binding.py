@@ -1,4 +1,4 @@
-"""Devices pass to vfio-pci in a made-up /sys that answers as Linux does."""
+"""Devices are bound to vfio-pci, in a made-up /sys that answers as Linux does."""
 
 import errno
 import os

@@ -1,5 +1,7 @@
-"""Which functions of a node VMs have of what Slurm gave the job; tests/netns/test_functions.py has root's helper do it."""
+"""Which functions of a node its VMs get, of those that Slurm gave the job; tests/netns/test_functions.py runs root's helper."""
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from pcocc_runtime.errors import NodeError
@@ -9,6 +11,7 @@ from pcocc_runtime.networks.functions import (
     Wish,
     find_twice,
     parse_gres,
+    parse_virtual,
     plan_given,
     render_gres,
 )
@@ -68,8 +71,38 @@ def test_types_of_a_gres_are_counted_together() -> None:
 
 def test_two_networks_on_a_device_share_what_slurm_gave() -> None:
     assert given("nic:4(IDX:0-3)", wish(HCA, 1, 3, source="ib"), wish(HCA, 1, 3, source="other")) == [
-        (1, "81:00.0"), (3, "81:00.1"), (1, "81:00.2"), (3, "81:00.3"),
+        (1, "81:00.0"), (3, "81:00.2"), (1, "81:00.1"), (3, "81:00.3"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "wishes", "had"),
+    [
+        ("gpu:a100:4(IDX:0-3),nic:2(IDX:0,2)", (wish(A100, 0, 0, 1, 1), wish(HCA, 0, 1)),
+         [(0, "3b:00.0"), (0, "3b:00.1"), (1, "3b:00.2"), (1, "3b:00.3"), (0, "81:00.0"), (1, "81:00.2")]),
+        ("gpu:a100:2(IDX:1,2),nic:2(IDX:2-3)", (wish(A100, 4, 6), wish(HCA, 4, 6)),
+         [(4, "3b:00.2"), (6, "3b:00.1"), (4, "81:00.2"), (6, "81:00.3")]),
+        ("gpu:a100:3(IDX:1-3)", (wish(A100, 0, 0, 1),), [(0, "3b:00.2"), (0, "3b:00.3"), (1, "3b:00.1")]),
+        ("gpu:a100:3(IDX:0,2-3)", (wish(A100, 0, 1, 1),), [(0, "3b:00.0"), (1, "3b:00.2"), (1, "3b:00.3")]),
+        ("gpu:a100:3(IDX:0,2-3)", (wish(A100, 0, 0, 0),), [(0, "3b:00.0"), (0, "3b:00.2"), (0, "3b:00.3")]),
+    ],
+)
+def test_a_vms_devices_are_of_one_numa_node_where_that_can_be(
+    told: str, wishes: tuple[Wish, ...], had: list[tuple[int, str]]
+) -> None:
+    assert given(told, *wishes) == had
+
+
+@hypothesis.given(st.data())
+def test_every_vm_gets_as_many_as_it_wants_and_nobody_what_another_has(data: st.DataObject) -> None:
+    wishes = [
+        wish(one, *sorted(data.draw(st.lists(st.integers(0, 3), max_size=len(one.functions) // times))), source=f"{one.name}{n}")
+        for one, times in ((HCA, 2), (A100, 1), (DISKS, 1)) for n in range(times)
+    ]  # fmt: skip
+    told = ",".join(f"{one.gres}:9(IDX:0-{len(one.functions) - 1})" for one in (HCA, A100, DISKS))
+    found = plan_given(wishes, STOCKS, told, "n2")
+    assert len({one.function for one in found}) == len(found)
+    assert [(one.source, one.rank) for one in found] == [(one.source, rank) for one in wishes for rank in one.ranks]
 
 
 def test_two_devices_with_one_gres_are_told_apart() -> None:
@@ -90,15 +123,19 @@ def changed(**fields: object) -> tuple[Stock, ...]:
         ("nic:1(IDX:1)", wish(HCA, 1, 3), STOCKS, "the job has 1 devices of GRES nic on n2, but its VMs there need 2"),
         ("nic:2", wish(HCA, 1, 3), STOCKS, "the job has 0 devices of GRES nic on n2, but its VMs there need 2"),
         ("", wish(A100, 1), STOCKS, "the job has 0 devices of GRES gpu:a100 on n2, but its VMs there need 1"),
-        ("nic:2(IDX:3-4)", wish(HCA, 1, 3), STOCKS, "Slurm gives the job function number 5 of mlx5_0 of n2, which has only 4"),
-        ("gpu:a100:1(IDX:4)", wish(A100, 1), STOCKS, "Slurm takes 0000:af:00.0 of n2, which is gpu:h100, for gpu:a100"),
+        ("nic:2(IDX:3-4)", wish(HCA, 1, 3), STOCKS, "Slurm gives the job function number 5 of mlx5_0 on n2, but there are"),
+        ("gpu:a100:1(IDX:4)", wish(A100, 1), STOCKS, "Slurm gives the job 0000:af:00.0 on n2 as gpu:a100, but it is gpu:h100"),
         (
             "nic:1(IDX:1)", wish(HCA, 1), changed(driver="mlx5_core"),
             "function 1 of mlx5_0 on n2 (0000:81:00.1) is bound to mlx5_core instead of vfio-pci",
         ),
         (
+            "nic:1(IDX:1)", wish(HCA, 1), changed(answers=False),
+            "function 1 of mlx5_0 on n2 (0000:81:00.1) does not answer any more: it has not come back from a reset",
+        ),
+        (
             "nic:1(IDX:1)", wish(HCA, 1), changed(others=("0000:82:00.0", "0000:82:00.1")),
-            "function 1 of mlx5_0 on n2 (0000:81:00.1) is in one IOMMU group with 0000:82:00.0, 0000:82:00.1, and cannot",
+            "function 1 of mlx5_0 on n2 (0000:81:00.1) shares its IOMMU group with 0000:82:00.0, 0000:82:00.1, and cannot",
         ),
     ],
 )
@@ -112,7 +149,24 @@ def test_a_function_in_two_stocks_is_told() -> None:
     again = Stock("nvme:scratch", "nvme:scratch", (DISKS.functions[1],))
     assert find_twice(STOCKS, "n2") is None
     fault = find_twice((*STOCKS, again), "n2")
-    assert fault and str(fault).startswith("0000:5e:00.1 of n2 is of network disks and of nvme:scratch, and two jobs could")
+    assert fault and str(fault).startswith("0000:5e:00.1 on n2 is in both network disks and nvme:scratch, so two jobs could")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('[{"ifname":"ib0","vfinfo_list":[{"vf":0,"address":"00:00","link_type":"infiniband","spoofchk":false,"node guid":'
+         '"c2:cc:20:01:00:00:00:00","port guid":"c2:cc:20:01:00:00:00:01"},{"vf":1,"mac":"02:00:00:00:00:01"}]}]',
+         {0: "c2:cc:20:01:00:00:00:01", 1: "02:00:00:00:00:01"}),
+        ('[{},{"vfinfo_list":[{"vf":3,"address":"02::3","vlan_list":[{"vlan":100,"qos":2}]},{"vf":4,"mac":"02::4","vlan":7}]}]',
+         {3: "02::3 VLAN 100", 4: "02::4 VLAN 7"}),
+        ('[{"ifname":"ens1f0"}]', {}),
+        ("", {}),
+    ],
+)
+def test_ip_tells_what_functions_have(text: str, names: dict[int, str]) -> None:
+    """The forms of several releases: iproute2 wrote mac where it writes address since 5.1."""
+    assert parse_virtual(text) == names
 
 
 def test_gres_conf_has_a_line_for_each_stock_of_the_node() -> None:

@@ -1,4 +1,4 @@
-"""Ports on bridges of the host: what ip says is there, what does not serve, what ip and bridge are told."""
+"""Ports on bridges of the host: what ip(8) says is there, which bridges cannot be used, and what ip(8) and bridge(8) are told."""
 
 import json
 

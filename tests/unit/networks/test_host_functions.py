@@ -6,14 +6,16 @@ import pytest
 
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.functions import Function
-from pcocc_runtime.networks.host_functions import read_devices, read_others, read_stocks
-from pcocc_runtime.networks.kinds import DevicePool, GenericPci, HostInfiniband
-from tests.fake_functions import write_card, write_functions
+from pcocc_runtime.networks.host_functions import read_devices, read_known, read_stocks
+from pcocc_runtime.networks.kinds import DevicePool, GenericPci, HostInfiniband, SriovEthernet
+from tests.fake_functions import write_card, write_ethernet, write_functions
+
+HCA, NIC = HostInfiniband("a", "mlx5_0"), SriovEthernet("b", "ens1f0")
 
 
 def test_functions_are_read_in_their_order(tmp_path: Path) -> None:
     write_functions(tmp_path, 11)
-    [found] = read_devices(["mlx5_0"], tmp_path).values()
+    [found] = read_devices([HCA], tmp_path).values()
     places = [f"0000:81:{(number + 1) // 8:02x}.{(number + 1) % 8}" for number in range(11)]
     assert found.interface == "ib0" and found.functions == tuple(
         Function(number, place, "vfio-pci", str(21 + number), (), 1) for number, place in enumerate(places)
@@ -24,7 +26,7 @@ def test_a_function_may_be_free_or_share_its_group(tmp_path: Path) -> None:
     path = write_functions(tmp_path, 2)
     (path / "virtfn0/driver").unlink()
     (path / "virtfn1/iommu_group/devices/0000:82:00.0").mkdir()
-    first, second = read_devices(["mlx5_0"], tmp_path)["mlx5_0"].functions
+    first, second = read_devices([HCA], tmp_path)["mlx5_0"].functions
     assert first.driver is None and first.others == () and second.others == ("0000:82:00.0",)
 
 
@@ -34,12 +36,12 @@ def test_a_function_may_be_free_or_share_its_group(tmp_path: Path) -> None:
         ("rm -r class/infiniband", "has no InfiniBand device mlx5_0"),
         (
             "echo 1 > class/infiniband/mlx5_0/device/net/ib0/type",
-            "mlx5_0 of .* has no interface for IP, which Linux needs to set GUIDs",
+            "mlx5_0 on .* has no IP interface, which Linux needs to set GUIDs",
         ),
-        ("rm class/infiniband/mlx5_0/device/virtfn*", "mlx5_0 of .* has no virtual functions"),
+        ("rm class/infiniband/mlx5_0/device/virtfn*", "mlx5_0 on .* has no virtual functions"),
         (
             "rm class/infiniband/mlx5_0/device/virtfn1/iommu_group",
-            "has no IOMMU, or does not use it: VMs cannot be given 0000:81:00.2",
+            "0000:81:00.2 cannot be given to VMs: .* has no IOMMU, or it is turned off",
         ),
     ],
 )
@@ -49,7 +51,45 @@ def test_what_is_missing_is_told(tmp_path: Path, broken: str, said: str) -> None
     write_functions(tmp_path, 2)
     subprocess.run(["sh", "-ec", broken], cwd=tmp_path, check=True)
     with pytest.raises(NodeError, match=said):
-        read_devices(["mlx5_0"], tmp_path)
+        read_devices([HCA], tmp_path)
+
+
+def test_a_device_that_did_not_come_back_from_a_reset_is_known_by_its_status(tmp_path: Path) -> None:
+    path = write_functions(tmp_path, 3)
+    (path / "virtfn1/config").write_bytes(b"\xff" * 64)
+    (path / "virtfn2/config").unlink()
+    assert [one.answers for one in read_devices([HCA], tmp_path)["mlx5_0"].functions] == [True, False, True]
+
+
+def test_an_ethernet_device_is_found_by_its_interface(tmp_path: Path) -> None:
+    write_ethernet(tmp_path, 2, 9000)
+    write_functions(tmp_path, 1)
+    hca, found = read_devices([HCA, NIC], tmp_path).values()
+    assert (found.interface, found.mtu, found.guid, hca.interface) == ("ens1f0", 9000, 0, "ib0")
+    assert [(one.number, one.address, one.group) for one in found.functions] == [
+        (0, "0000:91:10.0", "31"), (1, "0000:91:10.1", "32"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("rm class/net/ens1f0", "has no Ethernet device with an interface ens1f0"),
+        ("rm class/net/ens1f0/device", "has no Ethernet device with an interface ens1f0"),
+        ("echo 32 > class/net/ens1f0/type", "has no Ethernet device with an interface ens1f0"),
+        ("echo 0x1002 > class/net/ens1f0/flags", "ens1f0 on .* is down, and so are the links of its functions"),
+        ("rm class/net/ens1f0/device/virtfn*", "ens1f0 on .* has no virtual functions"),
+    ],
+)
+def test_what_an_ethernet_device_lacks_is_told(tmp_path: Path, broken: str, said: str) -> None:
+    import subprocess
+
+    write_ethernet(tmp_path, 2)
+    subprocess.run(["sh", "-ec", broken], cwd=tmp_path, check=True)
+    with pytest.raises(NodeError, match=said):
+        read_devices([NIC], tmp_path)
+    found, [fault] = read_known([NIC], tmp_path)
+    assert found == {} and said[-12:] in fault.message
 
 
 GPU, DISK = "10de:20b2", "144d:a80a"
@@ -81,10 +121,11 @@ def test_a_pool_has_the_devices_of_its_addresses_and_of_its_kinds(tmp_path: Path
 def test_a_device_of_networks_is_a_stock_once(tmp_path: Path) -> None:
     write_functions(tmp_path, 2)
     networks = (HostInfiniband("a", "mlx5_0", "nic:x"), HostInfiniband("b", "mlx5_0", "nic:x"), HostInfiniband("c", "mlx5_1"))
-    hcas = read_others(["mlx5_0", "mlx5_1"], tmp_path)
-    [found] = read_stocks(networks, (), hcas, tmp_path)
+    devices, [fault] = read_known(networks, tmp_path)
+    assert "has no InfiniBand device mlx5_1" in fault.message
+    [found] = read_stocks(networks, (), devices, tmp_path)
     assert (found.name, found.gres, len(found.functions)) == ("mlx5_0", "nic:x", 2)
-    assert hcas["mlx5_0"].guid == 0xEC0D_9A03_00F1_2AF4
+    assert devices["mlx5_0"].guid == 0xEC0D_9A03_00F1_2AF4
 
 
 def test_a_bridge_in_the_group_stays_the_kernels_and_others_are_told(tmp_path: Path) -> None:

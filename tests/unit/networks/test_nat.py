@@ -1,4 +1,4 @@
-"""What a job holds of a node, and the text of its walls."""
+"""What a job holds of a node, and the rules of its walls."""
 
 from collections.abc import Callable
 from dataclasses import replace

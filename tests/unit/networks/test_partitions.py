@@ -1,4 +1,4 @@
-"""Which partitions VMs are in on a node, and what ip(8) is told; tests/netns/test_functions.py has root's helper do it."""
+"""In which partitions a node's VMs are, and what ip(8) is told; tests/netns/test_functions.py runs root's helper."""
 
 import io
 from dataclasses import replace
@@ -8,10 +8,9 @@ import pytest
 from pcocc_runtime.addressing import host_guid
 from pcocc_runtime.documents.boot_step import BootStep, parse_boot_step
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.functions import Function, Given
+from pcocc_runtime.networks.functions import Function, Given, PhysicalFunction
 from pcocc_runtime.networks.kinds import HostInfiniband, InfinibandNetwork
 from pcocc_runtime.networks.partitions import (
-    Hca,
     Partition,
     plan_host_ports,
     plan_partitions,
@@ -22,7 +21,7 @@ from pcocc_runtime.networks.partitions import (
 )
 
 IB = InfinibandNetwork("ib", "mlx5_0", 0x2000, 0x2003)
-DEVICE = Hca(
+DEVICE = PhysicalFunction(
     "ib0",
     tuple(
         Function(number, f"0000:81:00.{number + 1}", "vfio-pci", str(21 + number), ()) for number in range(4)

@@ -13,6 +13,7 @@ from pcocc_runtime.networks.kinds import (
     InfinibandNetwork,
     Network,
     ReverseNat,
+    SriovEthernet,
     Vlan,
 )
 from pcocc_runtime.networks.settings import find_network_notes, parse_networks
@@ -42,6 +43,7 @@ IB = (
     "opensm-partition-cfg: /a, opensm-partition-tpl: /b}"
 )
 POOL = "n: {type: ib, settings: {host-device: m, min-pkey: '0x2000', max-pkey: '0x20ff', %s}}"
+SRIOV = "n:\n  type: sriov-ethernet\n  settings: {host-device: e, %s}\n"
 PCI = "n:\n  type: genericpci\n  settings: {host-device-addrs: [%s], host-driver: d}\n"
 
 
@@ -58,7 +60,7 @@ def test_every_type_has_its_class() -> None:
         allow_outbound="none", reverse_nat="{vm-port: 22, min-host-port: 60222, max-host-port: 60322}", encryption="none",
     )  # fmt: skip
     assert only(text) == EthernetNetwork(
-        "n", "L3", IPv4Network("10.251.0.0/16"), 8950, "52:54:00", "", "x.example", IPv4Address("192.0.2.53"),
+        "n", "L3", IPv4Network("10.251.0.0/16"), 8950, "52:54:00", "x.example", IPv4Address("192.0.2.53"),
         ("a.example", "b.example"), IPv4Address("192.0.2.123"), False, (ReverseNat(22, 60222, 60322),), False,
     )  # fmt: skip
     assert only(BRIDGED % "mtu: 9000, vlans: [{vid: 5, type: native}]") == BridgedNetwork(
@@ -68,6 +70,8 @@ def test_every_type_has_its_class() -> None:
         "n", "mlx5_0", 0x2000, 0x3000, partitions_file="/a"
     )
     assert only("n: {type: hostib, settings: {host-device: mlx5_0}}") == HostInfiniband("n", "mlx5_0")
+    assert only("n: {type: sriov-ethernet, settings: {host-device: ens1f0}}") == SriovEthernet("n", "ens1f0")
+    assert only(SRIOV % "gres: 'nic:x', vlan: 5, rate: 10000, mtu: 9000") == SriovEthernet("n", "e", "nic:x", 5, 10000, 9000)
     assert only(PCI % "'0000:3b:00.0', '3b:00.1'") == GenericPci("n", ("0000:3b:00.0", "3b:00.1"), "d")
 
 
@@ -178,6 +182,15 @@ OTHERS = [
     (POOL % "max-vms: 65536", "min-pkey: 256 keys for clusters of 65536 VMs are more than 8388608 GUIDs"),
     ("n: {%s}" % (IB % ("8192", "0x9000")), "min-pkey: expected a partition key such as 0x2000"),
     ("n: {type: host-infiniband}", "n.settings: host-device is missing"),
+    (SRIOV % "vlan: 0", "vlan: 0 is not between 1 and 4094"),
+    (SRIOV % "vlan: 4095", "vlan: 4095 is not between 1 and 4094"),
+    (SRIOV % "rate: 0", "rate: 0 is not between 1 and 1000000"),
+    (SRIOV % "mtu: 1279", "mtu: 1279 is not between 1280 and 65535"),
+    (SRIOV % "gres: 5", "gres: expected the name of a GRES such as nic"),
+    (SRIOV % "trust: on", "trust: unknown setting"),
+    (SRIOV.replace(" e,", " enp129s0f1np1d01,") % "vlan: 5", "host-device: 'enp129s0f1np1d01' has 16 characters"),
+    (SRIOV.replace("host-device: e", "host-device: 'e vf 0 trust on'") % "vlan: 5", "host-device: expected letters, digits"),
+    (SRIOV.replace("host-device: e, ", "") % "vlan: 5", "host-device is missing"),
     (PCI % "", "host-device-addrs: the list is empty"),
     (PCI % "'0000:3b:00.8'", "host-device-addrs[0]: expected a PCI address such as 0000:81:00.0"),
     (PCI % "'3b:00.0', '3b:00.0'", "host-device-addrs: device 3b:00.0 is listed twice"),
@@ -266,9 +279,9 @@ def notes(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("ext-network", "10.1.0.0/16"),
+        ("ext-network", "10.1.0.0/16"), ("ext-network", "10.1.0.1/16"),
         ("dev-prefix", "x"),
-        ("host-if-suffix", "-ib"),
+        ("host-if-suffix", "-ib"), ("host-if-suffix", "_ib0"),
         ("mac-start-offset", "5"),
         ("gateway", "local-nat"),
     ],

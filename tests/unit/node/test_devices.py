@@ -1,4 +1,4 @@
-"""Root gives devices away and takes them back; tests/netns/test_functions.py has the whole helper do it."""
+"""Root gives devices to users and takes them back; tests/netns/test_functions.py runs the whole helper."""
 
 import os
 import resource
@@ -8,10 +8,10 @@ import pytest
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.devices import GivenDevices, encode_devices
+from pcocc_runtime.documents.job_record import JobRecord, ProcessId
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.node import devices, records
 from pcocc_runtime.system import process
-from pcocc_runtime.system.process import ProcessId
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_who_has_devices_may_pin_memory(tmp_path: Path, told: list[object], monk
     text = wish(tmp_path, os.getuid())
     devices.give(12, text)
     assert found == []
-    records.write_record(records.JobRecord(12, 0, os.getuid(), ProcessId(4242, 1)))
+    records.write_record(JobRecord(12, 0, os.getuid(), ProcessId(4242, 1)))
     devices.give(12, text)
     assert found == [(4242, resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))]
 

@@ -1,4 +1,4 @@
-"""What the helper is at stands on its output while it is at it, and never in its answer."""
+"""The helper's output says what it is doing while it does it; the answer never contains that."""
 
 import os
 from collections.abc import Iterator

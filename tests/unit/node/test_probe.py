@@ -1,4 +1,4 @@
-"""What the probe's doings say of KVM: its progress and its CPU time count, a busy node says nothing."""
+"""What the probe's behaviour says of KVM: its progress and its CPU time count; a busy node proves nothing."""
 
 import subprocess
 import sys
@@ -60,7 +60,9 @@ def test_a_probe_is_watched_until_it_is_plain_what_it_shows(
 
 
 def test_its_firmware_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On an emulated CPU that waits for one of its host's, as in tests/node-machine, that counts as CPU time."""
+    """As in tests/node-machine, where the CPU is emulated: the time for which it waits for a CPU of its host counts as
+    CPU time.
+    """
     script = (
         f"{CPU}\nimport time\nwhile time.process_time() < 0.5: pass\nprint('{DONE.decode().strip()}',"
         " flush=True)\ntime.sleep(600)"
@@ -74,7 +76,7 @@ def test_its_firmware_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_probe_that_waits_for_a_cpu_is_not_judged_by_the_clock(
     printed: str, kind: str, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its guest gets no CPU time, which a sleep stands for: what it has done so far counts, or nothing."""
+    """The probe's guest gets no CPU time, which a sleep stands for: only what it has done before counts."""
     script = (
         f"{CPU}\nprint('{printed}', end='', flush=True)\nopen('/proc/self/comm', 'w').write('ready')\nimport time;"
         " time.sleep(600)"

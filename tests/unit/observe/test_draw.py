@@ -70,11 +70,11 @@ def test_partitions_are_drawn_with_the_functions_of_vms() -> None:
                     for place, (name, key) in enumerate((("ib", 0x2001), ("fast", 0x3000)), 8))
         for rank in (0, 1)
     }  # fmt: skip
-    given[1] += (FunctionFacts("gpu:a100", "0000:3b:00.0"),)
+    given[1] += (FunctionFacts("gpu:a100", "0000:3b:00.0"), FunctionFacts("wan", "0000:91:10.0", 1, None, None, "02::1", 9000))
     picture = draw.plan_picture([replace(NODES[0], node=replace(NODES[0].node, functions=given))], [])
     lines = draw.render_picture(picture).splitlines()
     first = lines.index("n1")
-    assert [" ".join(line.split()) for line in lines[first + 1 : first + 10]] == [
+    assert [" ".join(line.split()) for line in lines[first + 1 : first + 12]] == [
         "|- fast key 0x3000",
         "| |- vm0 0000:91:00.2 c2cc:3000:0000:0001",
         "| |- vm1 0000:91:00.3 c2cc:3000:0000:0101",
@@ -83,10 +83,13 @@ def test_partitions_are_drawn_with_the_functions_of_vms() -> None:
         "|- ib key 0x2001",
         "| |- vm0 0000:81:00.2 c2cc:2001:0000:0001",
         "| |- vm1 0000:81:00.3 c2cc:2001:0000:0101",
+        "|- wan",
+        "| |- vm1 0000:91:10.0 02::1",
         "|- lan br0 10.200.255.253",
     ]
     assert picture["nodes"][0]["functions"][4] == {
         "network": "ib", "key": "0x2001", "vm": "vm1", "device": "0000:81:00.3", "guid": "c2cc:2001:0000:0101",
+        "mac": None, "port": None,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What nodes send about networks arrives whole, or is refused in a sentence."""
+"""What nodes send about networks arrives complete, or is refused with a sentence."""
 
 import base64
 import copy

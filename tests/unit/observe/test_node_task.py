@@ -1,4 +1,4 @@
-"""What a node asks about the networks: many at once, so that none who is slow makes an admin wait for all the others."""
+"""What a node asks about the networks: many questions at once, so that a slow answer does not delay all the others."""
 
 import os
 import subprocess

@@ -163,7 +163,7 @@ def test_vms_of_a_silent_node_are_listed() -> None:
 
 
 def test_of_a_node_whose_vms_have_ended_the_others_know(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has nothing left of the job, and no step that is in it can be asked there."""
+    """The node has nothing left of the job, and no step can be run there inside the job's namespace."""
     ended = dict.fromkeys((2, 3), "ended: its guest powered it off")
     for states, said in ((ended, []), ({2: ended[2]}, ["job 12_3: no answer from n2"])):
         one = netjob.answer(1, states={0: "up", 1: "up", **states})

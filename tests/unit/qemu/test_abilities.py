@@ -45,7 +45,8 @@ def answers(version: tuple[int, int], **extra: Any) -> list[bytes]:
             {"name": "qemu64", "unavailable-features": []},
             {"name": "Icelake-Server", "unavailable-features": ["avx512f", "type", "pku", "CPUID.07H"]},
         ],
-        "smp": [{"option": "smp-opts", "parameters": [{"name": "dies"}]}],
+        "-smp-opts": [{"option": "smp-opts", "parameters": [{"name": "dies"}]}],
+        "-machine": [{"option": "machine", "parameters": [{"name": "smp"}]}],
         "end": {"qemu": {}},
     }
     lines: list[Any] = [
@@ -70,18 +71,20 @@ def test_a_new_one_has() -> None:
     found = parse_answers(
         answers(
             (10, 0),
-            smp=[{"option": "smp-opts", "parameters": [{"name": "modules"}]}],
             **{
+                "-smp-opts": [{"option": "smp-opts", "parameters": [{"name": "modules"}]}],
+                "-machine": [{"option": "machine", "parameters": [{"name": "smp"}, {"name": "smp-cache"}]}],
                 "by native": {},
                 "by io_uring": {},
                 "of virtio-blk-pci": [{"name": "iothread-vq-mapping"}],
-                "of pc-q35-machine": [{"name": "smp-cache"}],
+                "of monitor-qmp": [{"name": "chardev"}],
                 "of memory-backend-ram": [{"name": "host-nodes"}, {"name": "prealloc-threads"}],
             },
         )
     )
     assert found is not None and found.version == (10, 0)
-    assert found.has == {"modules", "io_uring", "native", "vq-mapping", "smp-cache", "host-nodes", "prealloc-threads"}
+    assert found.has == {"modules", "io_uring", "native", "vq-mapping", "smp-cache", "host-nodes", "prealloc-threads",
+                         "monitor-object"}
 
 
 @pytest.mark.parametrize("lines", [[], [b"not QEMU"], answers((9, 0))[:3]])
@@ -121,7 +124,7 @@ def test_a_program_that_is_no_qemu_can_do_nothing_special(
 
 
 def test_what_the_node_tells_of_its_qemu_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """But what a CPU model lacks: nobody, who asks for the node, may not open /dev/kvm."""
+    """Not what a CPU model lacks: the user nobody, as whom the node is asked, may not open /dev/kvm."""
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(own, "ask_qemu", lambda *words: asked.append(words))
     monkeypatch.setattr(naming, "RUN_DIR", tmp_path)

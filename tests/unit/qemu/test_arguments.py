@@ -88,7 +88,7 @@ def test_a_persistent_drive_has_a_thread_only_where_it_can_be_saved_all_the_same
 
 
 def test_a_qemu_that_can_spreads_a_disks_queues_over_threads() -> None:
-    """From QEMU 9.0 on; before, one thread has them all."""
+    """From QEMU 9.0 on; in older ones a single thread serves all queues."""
     words = plan_disks("virtio", "q35", DISKS[1:2], "/seed", DiskIo((), 8, 2))
     assert [after for word, after in itertools.pairwise(words) if word == "-object"] == [
         "iothread,id=disk0-0", "iothread,id=disk0-1",

@@ -1,4 +1,4 @@
-"""What QEMU's packages say they install, and which firmware a machine is given of it."""
+"""What QEMU's packages say they install, and which of their firmware a machine gets."""
 
 import json
 

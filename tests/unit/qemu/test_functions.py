@@ -1,4 +1,4 @@
-"""Where in the guest PCI functions of the host are; tests/qemu/test_functions.py has QEMU and a guest look at it."""
+"""Where in the guest PCI functions of the host appear; tests/qemu/test_functions.py tries it with QEMU and a guest."""
 
 from dataclasses import replace
 

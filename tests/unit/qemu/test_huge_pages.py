@@ -1,4 +1,4 @@
-"""Huge pages: taken where they are free, fallen back from with a line, or refused with node, size and how many there are."""
+"""Huge pages: used where they are free; else normal pages with a note, or a refusal with node, size and number."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What runs against what was planned: each difference is a sentence, and none is made up."""
+"""What runs, compared with what was planned: each difference is a sentence, and no other is reported."""
 
 import json
 from dataclasses import replace
@@ -91,6 +91,10 @@ def moved(number: int, **changes: Any) -> Observed:
     [
         (SEEN._replace(vcpus=SEEN.vcpus[:5]), "QEMU has 5 vCPUs, but 6 are planned"),
         (moved(3, allowed=(0, 1, 2, 3)), "vCPU 3 may run on CPUs 0-3, but belongs on 3"),
+        (
+            SEEN._replace(vcpus=(*SEEN.vcpus[:3], *(one._replace(allowed=(0, 1, 2)) for one in SEEN.vcpus[3:]))),
+            "the task may no longer run on CPUs 3-5, where vCPUs 3-5 belong: they may run on CPUs 0-2",
+        ),
         (moved(3, allowed=()), "vCPU 3 may run on CPUs that are not known, but belongs on 3"),
         (
             moved(2, place={**SEEN.vcpus[2].place, "core-id": 0, "socket-id": 1}),

@@ -1,4 +1,4 @@
-"""QEMU takes the arguments of every kind of topology, and counts its vCPUs where they are planned."""
+"""QEMU accepts the arguments of every kind of topology, and has its vCPUs at the planned places."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Both virtiofsds are told the same, each in its words."""
+"""Both kinds of virtiofsd are told the same, each with its own options."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The block nodes of a save: what a guest's writes may meet, and what a crash may leave."""
+"""The block nodes of a save: where a guest's writes may go, and what a crash may leave."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Numbers that YAML takes for others than people do: told, wherever they stand, and never refused."""
+"""Numbers that YAML reads differently than people do: there is a note about them wherever they are, but no refusal."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""YAML files become trees that know their lines, and whatever is wrong with one is a sentence with a place."""
+"""YAML files become trees that know their lines; whatever is wrong with a file is a sentence with a place."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Files as sites of the original pcocc have them load unchanged; they are ours, made from its documented keys."""
+"""Files such as sites of the original pcocc have load unchanged; these are our own, written from its documented keys."""
 
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_the_files_are_right_and_have_a_default(name: str) -> None:
 def test_the_university() -> None:
     site = read_site(SITES / "university")
     assert site.networks["students"] == EthernetNetwork(
-        "students", "L3", IPv4Network("10.251.0.0/16"), 1450, "52:54:00", "-ib0", "vm.example.edu", IPv4Address("192.0.2.53"),
+        "students", "L3", IPv4Network("10.251.0.0/16"), 1450, "52:54:00", "vm.example.edu", IPv4Address("192.0.2.53"),
         ("example.edu", "cluster.example.edu"), IPv4Address("192.0.2.123"), True, (ReverseNat(22, 61222, 61422),),
     )  # fmt: skip
     assert site.networks["bare"] == EthernetNetwork("bare", "L2", mtu=8950)

@@ -1,4 +1,4 @@
-"""Every sample in etc/pcocc is right, says the defaults, and so do its commented parts."""
+"""Every sample in etc/pcocc is valid and names the defaults, and so do its commented parts."""
 
 import re
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""What Slurm's commands print, of each release: samples that tests/data/slurm/capture has taken in the box."""
+"""What the commands of each release of Slurm print: samples that tests/data/slurm/capture has taken in the box."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import pytest
 
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.slurm.text import (
+    JobEnd,
     Killed,
     Listed,
     field_of,
+    find_controller,
+    find_launch_seconds,
     is_loss,
     is_routine,
     is_step_end,
-    parse_controller,
+    parse_configuration,
     parse_job,
+    parse_job_end,
     parse_killed,
-    parse_launch_seconds,
     parse_listed,
     parse_presence,
     parse_running,
@@ -57,6 +60,20 @@ def test_a_job_has_nodes_cpus_and_memory(sample: Sample) -> None:
     assert (facts.job, facts.nodes, facts.cpus_per_task, facts.task_memory(2)) == (sample.job, 2, 1, 512)
     assert parse_job(sample.task, sample["array-job"]).nodes == 1
     assert (facts.array_task, parse_job(sample.task, sample["array-job"]).array_task) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("JobId=7 JobState=RUNNING Restarts=3 EndTime=1764518400", JobEnd(True, 1764518400, False)),
+        ("JobId=7 JobState=RUNNING EndTime=Unknown PreemptTime=None", JobEnd(True, None, False)),
+        ("JobId=7 JobState=RUNNING EndTime=99 PreemptEligibleTime=7 PreemptTime=8", JobEnd(True, 99, True)),
+        ("JobId=7 JobState=COMPLETING EndTime=99", JobEnd(False, 99, False)),
+    ],
+)
+def test_a_job_has_an_end(line: str, wanted: JobEnd) -> None:
+    assert parse_job_end(line) == wanted
+    assert parse_job(7, f"NumNodes=1 {line}").restarts == 3 * ("Restarts" in line)
 
 
 def test_a_boot_step_has_a_name_for_scancel_and_the_srun_that_made_it(sample: Sample) -> None:
@@ -99,12 +116,13 @@ def test_the_clusters_that_run_are_listed_with_the_names_of_their_jobs(sample: S
 
 
 def test_the_configuration_names_slurmctld_and_times(sample: Sample) -> None:
-    assert parse_controller(sample["config"]) == "10.77.0.1" and parse_launch_seconds(sample["config"]) == 20
+    settings = parse_configuration(sample["config"])
+    assert find_controller(settings) == "10.77.0.1" and find_launch_seconds(settings) == 20
 
 
 def test_a_step_is_whole_when_sstat_names_its_nodes(sample: Sample) -> None:
     assert parse_presence(sample["sstat"], "") is True
-    assert parse_presence("", sample["sstat-none"]) is None  # Slurm knows no such step, which says nothing of nodes
+    assert parse_presence("", sample["sstat-none"]) is None  # Slurm knows no such step: that tells nothing of nodes
     assert parse_presence("", "") is False
     silent = (
         "sstat: error: slurm_job_step_stat: there was an error with the request to n2 rc = Communication connection"

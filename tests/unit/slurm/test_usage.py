@@ -1,4 +1,4 @@
-"""What sacct has of a job's VMs, as `pcocc usage` shows it."""
+"""What sacct says about a job's VMs, as `pcocc usage` shows it."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.cli.main import main
-from pcocc_runtime.slurm.accounting import parse_usage, parse_used_memory, parse_used_time
+from pcocc_runtime.slurm.text import parse_usage, parse_used_memory, parse_used_time
 
 # as sacct of Slurm 22.05 writes them with --parsable2: a requeued job, whose first run was cut off; and other steps
 RECORDED = """12||00:10:00|00:20:03|||||||CANCELLED by 1000|pcocc-vms

@@ -1,8 +1,7 @@
-"""A VM's part in a checkpoint: what it cannot be stored with is a sentence, before anything stands still."""
+"""A VM's part in a checkpoint: a VM that cannot be stored is refused with a sentence before anything stands still."""
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import threading
@@ -13,9 +12,10 @@ import pytest
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents.cluster import Group
-from pcocc_runtime.documents.disks import DISKS_FILE, render_facts
+from pcocc_runtime.documents.command_line import COMMAND_FILE, decode_command_line, encode_command_line
+from pcocc_runtime.documents.disks import DISKS_FILE, encode_disks
 from pcocc_runtime.documents.node import encode_node
-from pcocc_runtime.documents.save import PAUSE_SOCKET
+from pcocc_runtime.documents.save import PAUSE_SOCKET, Pause, encode_pause
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.networks.kinds import BridgedNetwork, BuildableNetwork
 from pcocc_runtime.steps import checkpoint
@@ -28,11 +28,11 @@ JOB = 7
 
 @pytest.fixture
 def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The directory of vm0, whose QEMU has no guest and stands still."""
+    """The directory of vm0, whose QEMU has no guest and is stopped."""
     directory = tmp_path / "job/vm0"
     directory.mkdir(parents=True)
     monkeypatch.setattr(naming, "job_dir", lambda _job: tmp_path / "job")
-    (directory / DISKS_FILE).write_bytes(render_facts(Group("t", 1), [], str(tmp_path)))
+    (directory / DISKS_FILE).write_bytes(encode_disks(Group("t", 1), [], str(tmp_path)))
     put_node(tmp_path / "job", ())
     argv = [
         "qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "q35", "-m", "32", "-accel", "tcg", "-S",
@@ -40,7 +40,7 @@ def vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "-chardev", f"socket,id=qmp,path={directory}/qmp,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
         "-device", "pcie-root-port,id=free",
     ]  # fmt: skip
-    (directory / "qemu.json").write_text(json.dumps(argv))
+    (directory / COMMAND_FILE).write_text(encode_command_line(argv).decode())
     child = subprocess.Popen(argv)
     wait_for(lambda: (directory / "qmp").exists(), "QEMU's monitor")
     yield directory
@@ -75,19 +75,19 @@ def test_words_that_name_no_directory(words: tuple[str, ...]) -> None:
     ],
 )
 def test_what_belongs_to_a_node(vm: Path, device: str, said: str) -> None:
-    argv = json.loads((vm / "qemu.json").read_text())
-    (vm / "qemu.json").write_text(json.dumps([*argv, "-device", device]))
+    argv = decode_command_line((vm / COMMAND_FILE).read_bytes(), "vm0")
+    (vm / COMMAND_FILE).write_text(encode_command_line([*argv, "-device", device]).decode())
     assert refusal(vm) == said
 
 
 def test_a_network_of_the_site(vm: Path) -> None:
     put_node(vm.parent, (BridgedNetwork("lan", host_bridge="br0", tap_prefix="t"),))
-    assert refusal(vm).startswith("vm0 is on network 'lan' of the site, ")
+    assert refusal(vm).startswith("vm0 cannot be stored: on the site's network 'lan' ")
 
 
 def test_what_qemu_itself_cannot_store(vm: Path) -> None:
     with Monitor(JOB, "vm0") as monitor:
-        monitor.command("device_add", {"driver": "ivshmem-plain", "bus": "free", "memdev": add_memory(monitor), "master": False})
+        monitor.command("device_add", {"driver": "ivshmem-plain", "bus": "free", "memdev": add_memory(monitor), "master": "off"})
     assert refusal(vm).startswith("vm0 cannot be stored: ")
 
 
@@ -97,15 +97,15 @@ def add_memory(monitor: Monitor) -> str:
 
 
 def test_a_vm_whose_launcher_is_not_known(vm: Path) -> None:
-    (vm / "qemu.json").write_text('["qemu", 7]')
-    with pytest.raises(NodeError, match="how vm0 was started is not known"):
+    (vm / COMMAND_FILE).write_text('["qemu", 7]')
+    with pytest.raises(NodeError, match="QEMU's command line of vm0 is not known"):
         checkpoint.operate(JOB, "vm0", vm)
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (b'{"error": "io-error"}\n', "vm0 does not run: it is io-error"),
+        (encode_pause(Pause("io-error")), "vm0 does not run: it is io-error"),
         (b"", "vm0 is being stored already"),
         (None, "vm0 has ended"),
     ],

@@ -1,4 +1,4 @@
-"""Operations on VMs: each goes where its row says, in order, and every end of one is a sentence."""
+"""Operations on VMs: each runs where its row says, and each failure is one sentence."""
 
 import importlib
 import os

@@ -28,7 +28,7 @@ MEMBERS = Members(
 
 
 class NoSignals:
-    """In place of those of this process."""
+    """Takes the place of this process's signals: none of them has come."""
 
     def have_ended(self) -> bool:
         return False

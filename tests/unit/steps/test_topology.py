@@ -80,7 +80,12 @@ def test_it_is_where_qemu_says_and_its_threads_are_not_bound(vm: int, capsys: py
     allowed = render_cpu_list(os.sched_getaffinity(vm))
     text = capsys.readouterr().out
     told = [line for line in text.splitlines() if "FAILED" in line]
-    assert told == [f"vm0: FAILED: vCPU {place} may run on CPUs {allowed}, but belongs on {place}" for place in range(7)]
+    here = os.sched_getaffinity(vm)
+    lost = render_cpu_list({*range(7)} - here)
+    assert told == [
+        f"vm0: FAILED: the task may no longer run on CPUs {lost}, where vCPUs {lost} belong: they may run on CPUs {allowed}",
+        *(f"vm0: FAILED: vCPU {place} may run on CPUs {allowed}, but belongs on {place}" for place in sorted(here)),
+    ]
     assert topology.operate(7, "vm0", topology.check_words(["--check", "--json"])) == 1
     tree = json.loads(capsys.readouterr().out)
     places = [tuple(one["guest"][name] for name in ("socket-id", "core-id", "thread-id", "node-id")) for one in tree["vcpus"]]

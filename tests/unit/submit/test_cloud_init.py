@@ -193,7 +193,9 @@ def merge(directory: Path, user_data: str, **options: object) -> tuple[dict[str,
 )
 @pytest.mark.parametrize("how", ["", "merge_how: list()+dict(replace)\nmerge_type: list()+dict(replace)\n"])
 def test_lists_of_the_user_follow_ours(tmp_path: Path, key: str, ours: list[str], theirs: str, how: str) -> None:
-    """Ours first: files with the same path are the user's, and `[TAG]` takes a mount back, as cloud-init documents it."""
+    """Our entries come first: of two files with the same path the user's wins, and `[TAG]` cancels a mount, as cloud-init
+    documents.
+    """
     found, _users = merge(tmp_path, f"{how}{key}: [{theirs}]\n")
     first = [one.get("path") or one["name"] if isinstance(one, dict) else one[0] for one in found[key][:-1]]
     assert first[: len(ours)] == ours and found[key][-1] == yaml.safe_load(theirs)
@@ -216,7 +218,9 @@ def test_single_values_are_the_users(tmp_path: Path) -> None:
 
 
 def test_whoever_runs_commands_can_be_told_more_of(tmp_path: Path) -> None:
-    """Commands reach him whatever the user says of him: uid and keys are ours, what we do not set is added."""
+    """The job's user can be reached, whatever user-data says about this account: uid and keys are ours, other settings
+    are added.
+    """
     _found, users = merge(
         tmp_path, "users: [default, {name: alice, uid: 7, groups: [video], ssh_authorized_keys: [mine]}, {name: bob}]\n"
     )
@@ -283,7 +287,7 @@ def test_users_that_are_added_to_ours_pass(ask: Ask, tmp_path: Path, monkeypatch
 
 
 def test_a_user_whose_settings_are_no_words_shuts_all_out_of_a_file_only(ask: Ask, tmp_path: Path) -> None:
-    """A template's keys are text, whatever they look like."""
+    """The keys of a template are text, whatever they look like."""
     assert not has_keys(tmp_path, "users: [{7: bob}]\n") and has_keys(
         tmp_path / "template", "users: [{'7': bob}]\n"
     ), "as cloud-init has it"
@@ -356,7 +360,7 @@ def test_user_data_that_turns_vendor_data_off_is_refused(ask: Ask, tmp_path: Pat
 
 
 def test_an_octal_that_yaml_took_for_a_number_is_explained(ask: Ask, tmp_path: Path) -> None:
-    """cloud-init takes the number for what was meant (cc_write_files.decode_perms): only its schema does not."""
+    """cloud-init itself accepts the number as it was meant (cc_write_files.decode_perms); only its schema does not."""
     quotes = "put that value in quotes: YAML takes a bare 0644 for a number"
     (tmp_path / "ud").write_text("#cloud-config\nwrite_files: [{path: /x, permissions: 0644}]\n")
     assert quotes in noted(ask(user_data="ud"))

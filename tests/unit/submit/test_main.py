@@ -1,4 +1,4 @@
-"""The check at submission: what is answered, and that every mistake is one sentence before any job exists."""
+"""The check at submission: what it answers, and that every mistake is one sentence, before any job exists."""
 
 import grp
 import os
@@ -237,7 +237,7 @@ def test_an_unknown_template_may_be_in_a_repository_that_cannot_be_read(ask: Ask
         ("image: '/a/%{what}'", "mine.image: %{what} is not known"),
         ("user-data: rel/path", "mine.user-data: 'rel/path' is not an absolute path"),
         ("mount-points: {a: rel}", "mine.mount-points.a: 'rel' is not an absolute path"),
-        ("emulator-cores: 1", "mine.emulator-cores: with 1 of 1 CPUs kept for QEMU, none is left for the guest"),
+        ("cpus: 1, emulator-cores: 1", "mine.emulator-cores: with 1 of 1 CPUs kept for QEMU, none is left for the guest"),
         ("kernel: /gone", "kernel /gone cannot be read: No such file or directory"),
         ("kernel: {path: /proc/version, initrd: /gone}", "initrd /gone cannot be read"),
         ("resource-set: gone", "templates.yaml:1: mine.resource-set: there is no resource set 'gone'"),

@@ -1,12 +1,13 @@
 """The text of the --pcocc options."""
 
-import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pcocc_runtime.documents.cluster import Mount
+from pcocc_runtime.documents.typed_options import TypedOptions
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.submit.request import (
     Request,
@@ -22,11 +23,6 @@ from pcocc_runtime.submit.request import (
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 parts = st.lists(st.builds(RequestPart, names, st.integers(1, 10**15)), min_size=1, max_size=5).map(tuple)
-
-
-def ask(**options: object) -> str:
-    empty = {"template": None, "images": [], "mounts": [], "user_data": None, "vm": None, "tool": "sbatch"}
-    return json.dumps({**empty, **options})
 
 
 @given(parts)
@@ -159,7 +155,7 @@ def test_a_wrong_set_of_vms_is_one_sentence(text: str, said: str) -> None:
 
 
 def test_a_request_carries_all_options() -> None:
-    text = ask(template="a:2,b", images=["b=/b"], mounts=["t=/t"], user_data="u", vm="vm1")
+    text = TypedOptions(template="a:2,b", images=["b=/b"], mounts=["t=/t"], user_data="u", vm="vm1")
     found = parse_request(text)
     assert found == Request(
         (RequestPart("a", 2), RequestPart("b", 1)), (("b", "/b"),), (Mount("t", "/t"),), "u", "vm1"
@@ -169,7 +165,7 @@ def test_a_request_carries_all_options() -> None:
 
 def test_a_template_without_a_value_is_called_that() -> None:
     with pytest.raises(RequestError, match="--pcocc-template has no value") as caught:
-        parse_request(ask(template="", vm="vm0", images=["/a"]))
+        parse_request(TypedOptions(template="", vm="vm0", images=["/a"]))
     assert caught.value.hint is not None and "pcocc template list" in caught.value.hint
 
 
@@ -177,6 +173,23 @@ def test_a_template_without_a_value_is_called_that() -> None:
     ("options", "option"),
     [({"images": ["/a"]}, "image"), ({"mounts": ["a=/a"]}, "mount"), ({"user_data": "x"}, "user-data"), ({"vm": "vm0"}, "vm")],
 )
-def test_an_option_without_a_template_is_refused(options: dict[str, object], option: str) -> None:
+def test_an_option_without_a_template_is_refused(options: dict[str, Any], option: str) -> None:
     with pytest.raises(RequestError, match=f"--pcocc-{option} needs --pcocc-template"):
-        parse_request(ask(**options))
+        parse_request(TypedOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("tiny=2", "write --pcocc-template=tiny:2"), ("tiny*2", "write --pcocc-template=tiny:2"),
+        ("tiny 2", "write --pcocc-template=tiny:2"), ("tiny: 2", "write --pcocc-template=tiny:2"),
+        ("2:tiny", "write --pcocc-template=tiny:2"), ("2x tiny", "write --pcocc-template=tiny:2"),
+        ("tiny:2, big", "write it without spaces: --pcocc-template=tiny:2,big"),
+        ("tiny,", "leave out the comma that stands there for nothing"), (",tiny", "leave out the comma"),
+        *((text, "write --pcocc-template=TPL") for text in (",", "vm[0-3]", "tiny:two")),
+    ],
+)  # fmt: skip
+def test_what_was_meant_is_said(text: str, hint: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_request_parts(text)
+    assert str(caught.value.hint).startswith(hint)

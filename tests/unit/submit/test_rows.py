@@ -1,4 +1,4 @@
-"""A setting of templates is a row: one that is made up here is all there, and every real one is carried into the document."""
+"""A setting of templates is a row: one that is made up here works everywhere, and every real one gets into the document."""
 
 import dataclasses
 from collections.abc import Iterator

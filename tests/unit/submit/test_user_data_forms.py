@@ -1,8 +1,12 @@
-"""Every form of user-data that cloud-init reads, or does not: what we say of it, beside what the real cloud-init makes of it."""
+"""Every form of user-data that cloud-init reads or does not read: what we say of it, beside what the real cloud-init does
+with it.
+"""
 
 import base64
+import bz2
 import gzip
 import json
+import lzma
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from pathlib import Path
@@ -131,6 +135,17 @@ REFUSED = [
      " {\"op\": \"move\", \"path\": \"/users\", \"from\": \"/a\"}, {\"op\": \"x\"}]\n", "step 3 has none of the operations"),
     (JINJA + "#cloud-config-jsonp\n[]\n", "is a template of a kind of text that cloud-init does not take from a template"),
     (JINJA + JINJA + LOSING, "is a template of a kind of text that cloud-init does not take from a template"),
+    (JINJA + CONFIG + "users: {{ 'bob' }}\n", "ud:3: users: must be a list, not text"),
+    (JINJA + CONFIG + "users: {# c #} bob\n", "ud:3: users: must be a list, not text"),
+    (JINJA + CONFIG + "{% set x = 'bob' %}\nusers: {{ x }}\n", "ud:4: users: must be a list, not text"),
+    (JINJA + CONFIG + "{{ 'users: bob' }}\n", "users: must be a list, not text"),
+    (JINJA + CONFIG + "{% set x = '[default]' %}{% set x = \"bob\" -%}\n\nusers: {{ x }}\n", "users: must be a list, not text"),
+    (JINJA + CONFIG + "a: {{ [1, 2 }}\n", "has the tag {{ [1, 2 }} in line 3, where jinja cannot read it"),
+    (JINJA + CONFIG + "a: 1\n{% if (v1 %}\nb: 1\n{% endif %}\n", "has the tag {% if (v1 %} in line 4"),
+    (JINJA + CONFIG + "{% for in x %}\na: 1\n{% endfor %}\n", "has the tag {% for in x %} in line 3"),
+    (JINJA + CONFIG + "{% break %}\n", "has the tag {% break %} in line 3, where jinja cannot read it"),
+    (JINJA + CONFIG + "a: 1\n{% endset %}\n", "has the tag {% endset %} in line 4, where jinja cannot read it"),
+    (CONFIG + "merge_how: [{name: list, settings: ~}]\n", "ud:2: merge_how: is not a way to merge"),
     (JINJA + CONFIG + "a: {% if %}\n", "has the tag {% if %} in line 3, where jinja cannot read it"),
     (JINJA + CONFIG + "{% if v1 %}\na: 1\n", "has a {% if %} without {% endif %}"),
     (JINJA + CONFIG + "{% for x in y %}\na: 1\n{% endif %}\n", "has the tag {% endif %} in line 5, where jinja cannot read it"),
@@ -159,6 +174,8 @@ NOTED = [
     (JINJA + CONFIG + "{% if 0 %}\nusers: bob\n{% endif %}\n", "users: must be a list, not text"),
     (JINJA + CONFIG + "users: {{ x }}\n", "users: must be a list, not text"),
     (JINJA + CONFIG + "users: {% if x %}[default]{% else %}bob{% endif %}\n", "users: must be a list, not text"),
+    (JINJA + CONFIG + "{% set x %}bob{% endset %}users: {{ x }}\n", "users: must be a list, not text"),
+    (JINJA + CONFIG + "{%- if v1 -%}\nusers: [bob]\n{%- endif -%}\n", "has no setting in it"),
     (ARCHIVE + "- 7\n", "is an archive without a part"),
     (ARCHIVE + "[]\n", "is an archive without a part"),
     (ARCHIVE, "is an archive without a part"),
@@ -195,6 +212,11 @@ SILENT = [
     CONFIG + "merge_how: [{name: list, settings: [append]}, [dict, recurse-list]]\npackages: [a]\n",
     CONFIG + "write_files: [{path: /x, encoding: gz+b64, content: " + base64.b64encode(gzip.compress(b"x")).decode() + "}]\n",
     CONFIG + "write_files: [{path: /x, encoding: b64, content: YQ==, owner: 'a:b'}, {path: /y, content: !!binary YQ==}]\n",
+    JINJA + CONFIG + "a: {{ ')' ~ \"[\" ~ {'k': (1, 2)}['k'] }}\n",
+    JINJA + CONFIG + "{% for k, (v, w) in [(1, (2, 3))] %}\nx{{ k }}: 1\n{% endfor %}\n",
+    JINJA + CONFIG + "{% for x in[1] %}\na{{ x }}: 1\n{% endfor %}\n",
+    JINJA + CONFIG + "{% set x = 'bob' %}\nusers: [{{ x }}]\n", CONFIG + "groups: {a: {b: c}}\n",
+    JINJA + CONFIG + "{% macro f() %}users: bob{% endmacro %}\n{% set y %}users: eve{% endset %}\npackages: [a]\n",
     JINJA + CONFIG + "{% for x in [1] %}\na{{ x }}: 1\n{% else %}\nb: 1\n{% endfor %}{% set y = 1 %}\nc: '{{ y }}'\n",
     mime(("cloud-config", "a: é\n")),
     CONFIG + "users: []\n", CONFIG + "users: [{name: bob, sudo: [a, b]}]\n",
@@ -282,6 +304,28 @@ def test_a_part_of_a_message_that_gzip_has_packed_is_looked_at(ask: Ask, tmp_pat
 def test_text_of_another_encoding_is_told_with_its_cure(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "ud").write_bytes(GOOD.encode("utf-16"))
     assert "is not UTF-8 text (byte 0)\nhint: save it as UTF-8" in refused(ask(user_data="ud"))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (GOOD.encode("utf-16-le"), "is not UTF-8 text (byte 1)\nhint: save it as UTF-8"),
+        (GOOD.encode("utf-16-be"), "is not UTF-8 text (byte 0)\nhint: save it as UTF-8"),
+        (f"{GOOD}a: é\n".encode("latin-1"), "is not UTF-8 text (byte 63)\nhint: save it as UTF-8"),
+        (b"\0\xff\1\xff" * 9, "hint: binary user-data cannot be used"),
+        (lzma.compress(GOOD.encode()), "is packed by xz, which cloud-init does not unpack\nhint: unpack it, or use gzip"),
+        (bz2.compress(GOOD.encode()), "is packed by bzip2"), (b"PK\3\4", "is packed by zip"),
+    ],
+    ids=["utf-16-le", "utf-16-be", "latin-1", "binary", "xz", "bzip2", "zip"],
+)  # fmt: skip
+def test_what_is_no_text_is_told_by_its_kind(ask: Ask, tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "ud").write_bytes(data)
+    assert said in refused(ask(user_data="ud"))
+
+
+def test_all_members_of_what_gzip_has_packed_count(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "ud").write_bytes(gzip.compress(GOOD.encode()) + gzip.compress(b"hostname: x\n"))
+    assert frozen(ask(user_data="ud")).groups[0].user_data == f"{GOOD}hostname: x\n"
 
 
 def test_a_template_can_pass_anything_on(ask: Ask, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a step's processes are among the cgroups, in the forms that Slurm's releases give it (tests/data/slurm/cgroup)."""
+"""In which cgroup a step's processes are, in the forms that releases of Slurm have (tests/data/slurm/cgroup)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy is what its source is, holes included, whichever way it is made; the sum is that of what was written."""
+"""A copy equals its source, holes included, whichever way it is made; the sum is that of what was written."""
 
 import errno
 import hashlib

@@ -1,4 +1,6 @@
-"""The three kinds of locks: whom each one meets, and what is known of a file whose lock was waited for."""
+"""The three kinds of locks: which other locks each one conflicts with, and whether a file is still there after waiting
+for its lock.
+"""
 
 import errno
 import os
@@ -59,8 +61,8 @@ def test_lockf_belongs_to_the_process(opened: Callable[[], int]) -> None:
     assert shared_locks.find_locked_by_others(other, 0, 1) is None and in_child(
         lambda: shared_locks.find_locked_by_others(other, 0, 1) == 0
     )
-    assert locks.try_flock(other)  # which does not meet it
-    assert not shared_locks.try_range(other, 5)  # which does, even of the same process
+    assert locks.try_flock(other)  # which does not conflict with it
+    assert not shared_locks.try_range(other, 5)  # which does, even in the same process
 
 
 def test_ranges_are_of_open_files_and_bytes(opened: Callable[[], int]) -> None:

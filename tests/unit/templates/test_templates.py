@@ -303,3 +303,13 @@ def test_a_long_chain_is_followed_without_comparing_all_with_all() -> None:
     chain = {one: Template(one, {"inherits": parent}, node) for one, parent in zip(names, [*names[1:], None], strict=True)}
     inherit.resolve(chain, names[0])
     assert compared < 1000
+
+
+def test_a_template_of_the_original_has_a_cpu_beside_those_that_it_keeps() -> None:
+    text = "a: {emulator-cores: 2}\nb: {inherits: a, emulator-cores: 1}\nc: {inherits: a, cpus: 8}\n"
+    text += "d: {inherits: a, full-node: true}\n"
+    templates, problems = parse(text)
+    cpus = {name: inherit.resolve(templates, name, None).values["cpus"] for name in templates}
+    assert problems == [] and cpus == {"a": 3, "b": 2, "c": 8, "d": 1}
+    for name in templates:
+        inherit.check_sizes(inherit.resolve(templates, name, None))

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.documents import wire, wire_steps
-from pcocc_runtime.documents.cluster import Cluster, Group, Mount, decode_cluster, encode_cluster
+from pcocc_runtime.documents.cluster import Checkpoints, Cluster, Group, Mount, decode_cluster, encode_cluster
 from pcocc_runtime.errors import RequestError
 from pcocc_runtime.slurm.text import JobFacts
 from pcocc_runtime.system import accounts
 from pcocc_runtime.vm import starter
+from pcocc_runtime.vm.array_task import fill_array_task
 from tests.unit.fake_site import Ask, noted, refused
 
 LOCKS_OUT = "#cloud-config\nusers: alice\n"
@@ -30,6 +31,18 @@ def of_task(directory: Path, data: bytes, **options: object) -> Group:
     """Return a group whose user-data is that of the array's task 3."""
     (directory / "user-3").write_bytes(data)
     return Group("t", 2, task_user_data=f"{directory}/user-%a", **options)  # type: ignore[arg-type]
+
+
+def test_each_task_is_stored_in_a_directory_of_its_own() -> None:
+    def fill(directory: str, task: int | None) -> str | None:
+        cluster = Cluster((Group("t", 1),), checkpoints=Checkpoints(directory, 60))
+        found = fill_array_task(cluster, task, lambda path: False, lambda path, group: "").checkpoints
+        return found and found.directory
+
+    assert (fill("/d/%a", 3), fill("/d", None)) == ("/d/3", "/d")
+    for directory, task, said in (("/d", 3, "would be stored in /d"), ("/d/%a", None, "but this job is not one")):
+        with pytest.raises(RequestError, match=said):
+            fill(directory, task)
 
 
 def test_paths_have_the_number_of_the_task(tmp_path: Path) -> None:

@@ -18,17 +18,20 @@ from pcocc_runtime.documents.checkpoint import (
     encode_checkpoint,
     encode_vm_checkpoint,
 )
-from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
+from pcocc_runtime.documents.cluster import Checkpoints, Cluster, Group, encode_cluster
 from pcocc_runtime.documents.hardware import Allocation, GuestNode, Shape, Topology
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.qemu.cpu import plan_smp
 from pcocc_runtime.qemu.memory import ORDINARY, plan_memory
+from pcocc_runtime.slurm.text import JobFacts
 from pcocc_runtime.submit.restart import read_cluster_of
 from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import hash_file
 from pcocc_runtime.vm import restart as stored
+from pcocc_runtime.vm import ssh_keys
+from pcocc_runtime.vm.job_keys import choose_keys
 from pcocc_runtime.vm.plan import Hardware
-from pcocc_runtime.vm.stored import find_stored, read_checkpoint
+from pcocc_runtime.vm.stored import find_own, find_stored, read_checkpoint
 
 WORDS = (("-machine", "q35"), ("-cpu", "max"), ("-m", "size=256M"), ("-device", "virtio-rng-pci"))
 ARGV = ["qemu", "-uuid", "u", *(word for pair in WORDS for word in pair)]
@@ -112,11 +115,11 @@ def test_files_cut_short_or_gone_are_found(checkpoint: Path, tmp_path: Path) -> 
     [
         ("9.2", "tcg", ARGV, "vm0 was stored by QEMU 7.2, and this node has 9.2"),
         ("7.2", "kvm", ARGV, "vm0 was stored with the accelerator tcg, and this node has kvm"),
-        ("7.2", "tcg", [word.replace("q35", "pc") for word in ARGV], "the machine of vm0 was 'q35' .* would be 'pc' now"),
-        ("7.2", "tcg", [word.replace("max", "qemu64") for word in ARGV], "the CPU model of vm0 was 'max'"),
-        ("7.2", "tcg", [word.replace("256", "512") for word in ARGV], "the memory of vm0 was 'size=256M'"),
-        ("7.2", "tcg", [*ARGV, "-device", "x"], "vm0 had 4 devices and parts, and would have 5 now"),
-        ("7.2", "tcg", [*ARGV[:-1], "x"], "a device of vm0 was 'virtio-rng-pci'"),
+        ("7.2", "tcg", [word.replace("q35", "pc") for word in ARGV], "the machine: it was stored with 'q35.*', and would"),
+        ("7.2", "tcg", [word.replace("max", "qemu64") for word in ARGV], "differ in the CPU model: it was stored with 'max'"),
+        ("7.2", "tcg", [word.replace("256", "512") for word in ARGV], "differ in the memory: it was stored with 'size=256M'"),
+        ("7.2", "tcg", [*ARGV, "-device", "x"], "vm0 was stored with 4 devices and other parts, and would have 5 now"),
+        ("7.2", "tcg", [*ARGV[:-1], "x"], "vm0 would differ in a device: it was stored with 'virtio-rng-pci'"),
     ],
 )
 def test_each_mismatch_is_a_sentence(
@@ -150,7 +153,7 @@ def test_a_guest_keeps_its_shape_on_other_cpus(checkpoint: Path) -> None:
     kept = found.keep_shape(Hardware(Allocation((), (), 8), here, 256, ORDINARY, PLAIN))
     assert (kept.topology.shape, kept.topology.cpus, kept.topology.emulator) == (was.shape, (4, 5, 6, 7), (3,))
     assert kept.memory == 254
-    with pytest.raises(RequestError, match="the CPUs of vm0 were 4 when it was stored, and would be 1 now"):
+    with pytest.raises(RequestError, match="the number of CPUs of vm0 was 4 when it was stored, and would be 1 now"):
         found.keep_shape(Hardware(Allocation((), (), 8), Topology(Shape(1)), 256, ORDINARY, PLAIN))
     shared = found.keep_shape(Hardware(Allocation((), (), 8), Topology(Shape(4, cores=4)), 256, ORDINARY, PLAIN)).topology
     assert shared.cpus == () and {plan_smp(one) for one in (was, kept.topology, shared)} == {plan_smp(was)}
@@ -168,8 +171,27 @@ def test_a_drive_that_was_written_since_is_refused(checkpoint: Path, tmp_path: P
 
 def test_another_cluster_stored_since_is_refused(checkpoint: Path) -> None:
     cluster = read_cluster_of(str(checkpoint.parent))
-    with pytest.raises(RequestError, match="is one of another cluster by now"):
+    with pytest.raises(RequestError, match="has been replaced by one of another cluster"):
         find_stored(str(checkpoint.parent), replace(cluster, groups=(Group("tiny", 2),)))
+
+
+def test_a_job_goes_on_from_what_it_has_stored_itself(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_keys, "make_keys", lambda comment: Keys(comment, "", "", ""))
+    plan = Checkpoints(str(checkpoint.parent), 60)
+    cluster = Cluster((Group("tiny", 1, cpus=4),), checkpoints=plan)
+    assert find_own(cluster, 8) is None, "that is another job's"
+    found = find_own(cluster, 7)
+    assert found is not None and found[0] == Cluster((Group("tiny", 1),), str(checkpoint), plan)
+    assert found[1] == Keys("a", "b", "c", "d")
+    facts = JobFacts(7, 1, 1, 0, 0)
+    assert choose_keys(replace(facts, restarts=1), cluster) == found
+    assert choose_keys(facts, cluster) == (cluster, Keys("pcocc-7", "", "", "")), "it is its first run"
+    assert find_stored(str(checkpoint.parent), Cluster((Group("tiny", 1),), "it", plan))[0].checkpoints == plan
+    (checkpoint / "checkpoint.json").write_text("x")
+    with pytest.raises(RequestError, match="is damaged"):
+        find_own(cluster, 7)
+    (checkpoint.parent / "current").unlink()
+    assert find_own(cluster, 7) is None
 
 
 def test_another_directory_is_no_checkpoint(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pcocc_runtime.documents import wire_steps
 from pcocc_runtime.documents.vm_events import (
     DiskError,
     Ended,
+    Leaving,
     Ready,
     Silent,
     Started,
@@ -311,3 +312,30 @@ def test_what_a_guest_or_its_qemu_says_cannot_write_to_a_terminal(
     boot.run(event, status=1)
     said = capfd.readouterr().err
     assert said and not [char for char in said if not char.isprintable() and char != "\n"]
+
+
+class Auto:
+    """Notes in which states of the boot step it has been given its turn."""
+
+    def __init__(self, watch: BootWatch) -> None:
+        self.watch, self.seen = watch, list[str]()
+
+    def patience(self) -> float:
+        return 0.01
+
+    def tick(self) -> None:
+        self.seen.append(self.watch.state)
+
+    def ask(self) -> None:
+        self.seen.append("asked")
+
+    def close(self) -> None:
+        self.seen.append("closed")
+
+
+def test_what_stores_vms_by_itself_has_its_turn_until_they_have_ended(boot: Boot) -> None:
+    auto = Auto(boot.watch)
+    boot.watch.auto = auto  # type: ignore[assignment]
+    boot.run(*UP, REPORTED, STEP_ENDS, Leaving("vm0", "n1"))
+    assert auto.seen[-1] == "closed" and "asked" in auto.seen and "booting" not in auto.seen
+    assert "ending" in auto.seen, "Slurm has told its tasks to end, and they wait to be stored"

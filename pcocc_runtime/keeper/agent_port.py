@@ -1,0 +1,169 @@
+"""The port of a guest's agent, which the keeper alone is connected to: others reach it through the socket `agent`.
+
+An agent whose client has hung up tries for ever to answer nobody, at 100 % of a CPU: Linux takes no data for a port
+that nobody is connected to, and qemu-ga asks again at once (tried, 7.2). So the keeper stays connected as long as the
+VM lives, and lets in one client at a time, as QEMU would. What comes while there is none is thrown away, not too fast:
+it is the guest's to send. A client that finds a late answer to another knows it by its number (guest-sync-delimited).
+Resident: imports little.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import time
+
+DRAIN_AGAIN = 0.5  # seconds until more is thrown away
+_PIECE = 1 << 16  # bytes, of which as many wait for one side that does not read
+
+
+class AgentPort:
+    """Passes bytes between a guest's agent and one client at a time; `path` is for clients, `port` is QEMU's."""
+
+    def __init__(self, path: str, port: str, selector: selectors.BaseSelector) -> None:
+        self.path, self.port_path, self.selector = path, port, selector
+        self.port: socket.socket | None = None
+        self.client: socket.socket | None = None
+        self.waiting: dict[socket.socket, bytes] = {}  # what a side has not taken yet
+        self.again = 0.0  # when the port is read again, while nobody is connected
+        self.listener = socket.socket(socket.AF_UNIX)
+        try:
+            self.listener.bind(path)
+            os.chmod(path, 0o600)
+            self.listener.listen(4)
+            self.listener.setblocking(False)
+        except OSError:
+            self.listener.close()  # the job's directory is already being released
+
+    def connect(self) -> None:
+        """Connect to the port, and let clients in; QEMU has it before it answers on its monitor."""
+        if self.port is not None or self.listener.fileno() < 0:
+            return
+        port = socket.socket(socket.AF_UNIX)
+        port.setblocking(False)
+        try:
+            port.connect(self.port_path)
+        except OSError:
+            port.close()  # QEMU is gone, or going
+            return
+        self.port = port
+        self.selector.register(port, selectors.EVENT_READ, self._hear_port)
+        self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+
+    def is_waiting(self) -> bool:
+        """Tell whether `tick` has something to do at a certain time."""
+        return self.again > 0
+
+    def tick(self) -> None:
+        """Read again what the guest sends to nobody."""
+        if self.again and time.monotonic() > self.again:
+            self._hear_on()
+
+    def _hear_on(self) -> None:
+        self.again = 0.0
+        if self.port is not None:
+            self._watch()
+
+    def _accept(self) -> None:
+        try:
+            client, _address = self.listener.accept()
+        except OSError:
+            return
+        client.setblocking(False)
+        self.client = client
+        self.selector.unregister(self.listener)  # the next one waits
+        self.selector.register(client, selectors.EVENT_READ, self._hear_client)
+        self._hear_on()
+
+    def _hear_port(self) -> None:
+        assert self.port is not None
+        self._flush(self.port)
+        data = self._read(self.port, self.client)
+        if data == b"":
+            self._lose_port()
+        elif data and self.client is None:
+            self.again = time.monotonic() + DRAIN_AGAIN
+            self._watch()
+        elif data and self.client is not None:
+            self._pass_on(self.client, data)
+
+    def _hear_client(self) -> None:
+        if self.client is None:
+            return  # lost in the same turn
+        self._flush(self.client)
+        data = self._read(self.client, self.port)
+        if data == b"":
+            self._lose_client()
+        elif data and self.port is not None:
+            self._pass_on(self.port, data)
+
+    def _read(self, side: socket.socket, other: socket.socket | None) -> bytes | None:
+        """Return what a side has sent, b"" when it has ended, None when there is nothing, or the other has to read."""
+        if other in self.waiting:
+            return None
+        try:
+            return side.recv(_PIECE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _pass_on(self, side: socket.socket, data: bytes) -> None:
+        self.waiting[side] = self.waiting.get(side, b"") + data
+        self._flush(side)
+
+    def _flush(self, side: socket.socket) -> None:
+        """Send a side what waits for it; one that is gone is found when it is read."""
+        data = self.waiting.pop(side, b"")
+        try:
+            data = data[side.send(data) :] if data else b""
+        except BlockingIOError:
+            pass
+        except OSError:
+            data = b""
+        if data:
+            self.waiting[side] = data
+        self._watch()
+
+    def _watch(self) -> None:
+        """Wait for what each side can do next: take what waits for it, and send if the other has taken all."""
+        for side, other, handle in (
+            (self.port, self.client, self._hear_port), (self.client, self.port, self._hear_client),
+        ):  # fmt: skip
+            if side is None:
+                continue
+            events = selectors.EVENT_WRITE if side in self.waiting else 0
+            if other not in self.waiting and not (side is self.port and self.again):
+                events |= selectors.EVENT_READ
+            known = side in self.selector.get_map()
+            if known and not events:
+                self.selector.unregister(side)
+            elif known:
+                self.selector.modify(side, events, handle)
+            elif events:
+                self.selector.register(side, events, handle)
+
+    def _lose_client(self) -> None:
+        assert self.client is not None
+        self._close(self.client)
+        self.client = None
+        if self.port is not None:
+            self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+            self._watch()
+
+    def _lose_port(self) -> None:
+        assert self.port is not None
+        self._close(self.port)
+        self.port = None
+        if self.client is not None:
+            self._lose_client()
+        else:
+            self.selector.unregister(self.listener)
+        self.listener.close()
+
+    def _close(self, side: socket.socket) -> None:
+        self.waiting.pop(side, None)
+        if side in self.selector.get_map():
+            self.selector.unregister(side)
+        side.close()
