@@ -59,15 +59,23 @@ def judge_tun(one: seen.DeviceFile) -> Iterator[Finding]:
         yield Finding(WELL, f"{one.path} opens")
 
 
-def judge_vhost(one: seen.DeviceFile) -> Iterator[Finding]:
-    """Judge the kernel's part in networks of VMs, which makes them faster."""
-    if one.mode is None:
+def judge_vhost(one: seen.Vhost) -> Iterator[Finding]:
+    """Judge what passes the packets of VMs that run by KVM: the kernel (decision 053), or QEMU, which is slower."""
+    path, load = one.device.path, "modprobe vhost_net"
+    slower = "QEMU itself passes the packets of VMs, which is slower"
+    if not one.allowed:
+        yield Finding(WELL, f"{path} is not used: vhost-net is off in /etc/pcocc/pcocc.yaml")
+    elif one.device.mode is None:
         yield Finding(
-            NOTE, f"{one.path} is missing: QEMU itself carries the packets of VMs, which takes it more CPU time",
-            "modprobe vhost_net, and 'vhost_net' in /etc/modules-load.d/pcocc.conf",
+            NOTE, f"{path} is missing: {slower}", f"{load}, and 'vhost_net' in /etc/modules-load.d/pcocc.conf"
+        )
+    elif one.device.trouble:
+        yield Finding(
+            NOTE, f"root cannot open {path} ({one.device.trouble}): {slower}",
+            f"{load}; in a container, give it the device 10:238",
         )
     else:
-        yield Finding(WELL, f"{one.path} is there")
+        yield Finding(WELL, f"{path} opens")
 
 
 def judge_kvm(one: seen.Accelerator) -> Iterator[Finding]:

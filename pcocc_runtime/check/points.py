@@ -17,7 +17,7 @@ from pcocc_runtime.check import (
     read_node,
     read_slurm,
 )
-from pcocc_runtime.check.seen import Grace
+from pcocc_runtime.check.seen import Grace, Vhost
 from pcocc_runtime.documents.node_report import CheckedPoint, NodeReport
 from pcocc_runtime.errors import NodeError, PcoccError, one_line
 from pcocc_runtime.findings import FAILED, WELL, Finding
@@ -73,7 +73,10 @@ ROWS = (
         judge_node.judge_accelerator,
     ),
     Row("tun", lambda _here: read_node.read_device_file("/dev/net/tun"), judge_node.judge_tun),
-    Row("vhost-net", lambda _here: read_node.read_device_file("/dev/vhost-net"), judge_node.judge_vhost),
+    Row(
+        "vhost-net", lambda here: Vhost(read_node.read_device_file("/dev/vhost-net"), here.site.vhost_net),
+        judge_node.judge_vhost,
+    ),
     Row("user-namespaces", lambda _here: read_node.read_user_namespaces(), judge_node.judge_user_namespaces),
     Row(
         "names", lambda _here: read_network.read_host_names(tuple(place.node for place in list_places())),

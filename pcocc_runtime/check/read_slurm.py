@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from glob import glob
@@ -11,6 +12,7 @@ from pathlib import Path, PurePath
 
 from pcocc_runtime import __version__
 from pcocc_runtime.check import seen, texts
+from pcocc_runtime.check.elf import SharedObject
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.slurm.commands import read_slurmd_version
 from pcocc_runtime.slurm.text import parse_moment, parse_release
@@ -31,7 +33,7 @@ def read_plugin(settings: Mapping[str, str]) -> seen.Plugin:
         (found for folder in folders if named and os.path.exists(found := str(PurePath(folder, named)))),
         named,
     )
-    built, version, trouble = _open_plugin(path) if path else (None, None, "")
+    built, version, trouble = _read_plugin_file(path) if path else (None, None, "")
     loaded, replaced = _look_into_slurmd()
     return seen.Plugin(
         config=config, named=path, expected=_find_expected(folders), runtime=__version__, built=built,
@@ -61,18 +63,18 @@ def _find_expected(folders: list[str]) -> str:
     return str(next((place for place in places if os.path.exists(place)), places[0]))
 
 
-def _open_plugin(path: str) -> tuple[tuple[int, int] | None, str | None, str]:
-    """Return the release of Slurm that a plugin is built for, its version of pcocc, and why it cannot be opened."""
+def _read_plugin_file(path: str) -> tuple[tuple[int, int] | None, str | None, str]:
+    """Return the release of Slurm that a plugin is built for, its version of pcocc, and why it cannot be read."""
     try:
-        plugin = ctypes.CDLL(path, mode=os.RTLD_LAZY | os.RTLD_LOCAL)
-        number = ctypes.c_uint.in_dll(plugin, "plugin_version").value  # SLURM_VERSION_NUMBER of slurm.h
+        plugin = SharedObject(Path(path).read_bytes())
+        value, version = plugin.read_value("plugin_version"), plugin.read_value("pcocc_version")
     except (OSError, ValueError) as error:
-        return None, None, str(error)
-    try:
-        version = ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(plugin, "pcocc_version"))).decode()
-    except ValueError:
-        version = None
-    return (number >> 16 & 255, number >> 8 & 255), version, ""
+        return None, None, str(error) if isinstance(error, OSError) else f"{path}: {error}"
+    if value is None or len(value) != 4:
+        return None, None, f"{path}: it is no plugin of Slurm's"
+    number = int.from_bytes(value, sys.byteorder)  # SLURM_VERSION_NUMBER of slurm.h
+    text = None if version is None else version.partition(b"\0")[0].decode(errors="replace")
+    return (number >> 16 & 255, number >> 8 & 255), text, ""
 
 
 def _look_into_slurmd() -> tuple[bool, bool]:

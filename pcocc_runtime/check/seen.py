@@ -82,6 +82,14 @@ class DeviceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Vhost:
+    """/dev/vhost-net, and whether the site's `vhost-net` allows its use."""
+
+    device: DeviceFile
+    allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Accelerator:
     """How this node runs guests: its setting `accel`, what came of trying, and when (seconds since 1970)."""
 

@@ -106,6 +106,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _write_files(suite: Suite, root: Path, pip_settings: Mapping[str, str]) -> None:
     """Write the files that depend on this machine: names, name server, pip's settings. Links in the root are not followed."""
     (root / KEPT[1:]).mkdir(parents=True, exist_ok=True)
+    (ROOT / "build").mkdir(exist_ok=True)  # where that is mounted: a clone with its roots elsewhere has none
     for path, text in (
         ("etc/hostname", f"{suite.name}\n"),
         ("etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {suite.name}\n::1 localhost\n"),

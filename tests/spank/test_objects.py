@@ -110,12 +110,25 @@ def test_it_tells_what_it_is_built_for_and_its_version(installed: Path, tmp_path
     )
     run("cc", "-o", str(tmp_path / "number"), str(source))
     number = int(run(str(tmp_path / "number")))
-    built, version, trouble = read_slurm._open_plugin(str(installed / "lib/slurm/pcocc.so"))
-    assert (built, version, trouble) == ((number >> 16 & 255, number >> 8 & 255), __version__, "")
+    (tmp_path / "now.c").write_text(
+        f'extern int spank_getenv(void); int f(void) {{ return spank_getenv(); }}\nconst unsigned plugin_version = {number};\n'
+        f'const char pcocc_version[] = "{__version__}";\n'
+    )
+    now = ["-shared", "-fPIC", "-Wl,-z,now"]  # as Debian's packages are built: nobody but Slurm can open it
+    run("cc", *now, "-o", str(tmp_path / "now.so"), str(tmp_path / "now.c"))
+    for path in (installed / "lib/slurm/pcocc.so", tmp_path / "now.so"):
+        built, version, trouble = read_slurm._read_plugin_file(str(path))
+        assert (built, version, trouble) == ((number >> 16 & 255, number >> 8 & 255), __version__, "")
 
 
-def test_what_is_no_plugin_is_told(tmp_path: Path) -> None:
-    (tmp_path / "pcocc.so").write_text("nothing")
-    for path in (tmp_path / "pcocc.so", tmp_path / "missing.so"):
-        built, version, trouble = read_slurm._open_plugin(str(path))
+def test_what_is_no_plugin_is_told(installed: Path, tmp_path: Path) -> None:
+    whole = (installed / "lib/slurm/pcocc.so").read_bytes()
+    for name, data in (
+        ("text.so", b"nothing"), ("empty.so", b""), ("cut.so", whole[:1000]), ("short.so", whole[:60]),
+        ("other.so", (installed / "lib/slurm/pcocc_client.so").read_bytes()),
+        ("32.so", whole[:4] + b"\1" + whole[5:]),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+    for path in (*sorted(tmp_path.glob("*.so")), tmp_path / "missing.so"):
+        built, version, trouble = read_slurm._read_plugin_file(str(path))
         assert (built, version) == (None, None) and str(path) in trouble

@@ -47,6 +47,7 @@ def of_verdict(verdict: Verdict | None, setting: str = "auto") -> seen.Accelerat
     return replace(ACCELERATOR, verdict=verdict, setting=setting)
 
 
+VHOST = seen.DeviceFile("/dev/vhost-net", 0o600)
 CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]] = [
     # the judge, what it sees, the level, words of the sentence, and words of the remedy
     (judge_node.judge_configuration, seen.Configuration((), "d"), WELL, "only root can write it", None),
@@ -61,8 +62,12 @@ CASES: list[tuple[Callable[[Any], Iterable[Finding]], Any, str, str, str | None]
     (judge_node.judge_tun, seen.DeviceFile("/dev/net/tun", None), FAILED, "no VM can have a network", "modprobe tun"),
     (judge_node.judge_tun, seen.DeviceFile("/dev/net/tun", 0o600, trouble="No such device"), FAILED, "No such device",
      "modprobe tun"),
-    (judge_node.judge_vhost, seen.DeviceFile("/dev/vhost-net", 0o600), WELL, "is there", None),
-    (judge_node.judge_vhost, seen.DeviceFile("/dev/vhost-net", None), NOTE, "is missing", "modprobe vhost_net"),
+    (judge_node.judge_vhost, seen.Vhost(VHOST, True), WELL, "/dev/vhost-net opens", None),
+    (judge_node.judge_vhost, seen.Vhost(replace(VHOST, mode=None), True), NOTE, "is missing: QEMU itself passes the packets",
+     "modprobe vhost_net, and 'vhost_net' in /etc/modules-load.d/pcocc.conf"),
+    (judge_node.judge_vhost, seen.Vhost(replace(VHOST, trouble="No such device"), True), NOTE,
+     "root cannot open /dev/vhost-net (No such device)", "10:238"),
+    (judge_node.judge_vhost, seen.Vhost(replace(VHOST, mode=None), False), WELL, "vhost-net is off", None),
     (judge_node.judge_kvm, of_kvm(0o666), WELL, "opened by everybody", None),
     (judge_node.judge_kvm, of_kvm(0o660, (8, 2)), WELL, "root hands it to the VMs of others", None),
     (judge_node.judge_kvm, of_kvm(0o660), FAILED, "by group kvm only: VMs of others are emulated", "usermod -aG kvm USER"),

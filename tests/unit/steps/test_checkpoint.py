@@ -87,7 +87,7 @@ def test_a_network_of_the_site(vm: Path) -> None:
 
 def test_what_qemu_itself_cannot_store(vm: Path) -> None:
     with Monitor(JOB, "vm0") as monitor:
-        monitor.command("device_add", {"driver": "ivshmem-plain", "bus": "free", "memdev": add_memory(monitor), "master": False})
+        monitor.command("device_add", {"driver": "ivshmem-plain", "bus": "free", "memdev": add_memory(monitor), "master": "off"})
     assert refusal(vm).startswith("vm0 cannot be stored: ")
 
 
