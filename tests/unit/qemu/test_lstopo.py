@@ -110,5 +110,5 @@ def test_sets_of_cpus() -> None:
     draw(SHAPE).replace(b'cpuset="0x', b'cpuset="zz'),
 ])  # fmt: skip
 def test_another_file_is_refused(data: bytes) -> None:
-    with pytest.raises(RequestError, match=r"^guest\.xml is not what lstopo writes as XML: "):
+    with pytest.raises(RequestError, match=r"^guest\.xml is not an XML file that lstopo has written: "):
         read(data)
