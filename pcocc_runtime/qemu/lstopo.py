@@ -35,7 +35,7 @@ def parse_lstopo(data: bytes, name: str) -> Drawn:
 
 
 def _refuse(name: str, why: str) -> RequestError:
-    return RequestError(f"{name} is not what lstopo writes as XML: {why}", "make it by 'lstopo --of xml FILE'")
+    return RequestError(f"{name} is not an XML file that lstopo has written: {why}", "make it by 'lstopo --of xml FILE'")
 
 
 def _draw(root: ElementTree.Element) -> Drawn:
