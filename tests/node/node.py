@@ -138,10 +138,22 @@ class Job:
         wait_for(is_up, lambda: f"no VMs: {self.log()}", 300, 2)
 
     def end(self) -> None:
-        """End the job, and wait until nothing of it is left."""
+        """End the job, and wait until nothing of it is left; other jobs may go on, such as that of the VMs that tests share."""
         self.node.run(["scancel", str(self.number)], "alice")
         wait_for(lambda: self.node.is_over(self.number), f"the end of job {self.number}", 120, 1)
-        self.node.wait_idle()
+        if status.list_jobs(self.node.place):
+            wait_for(lambda: not self.leftovers(), lambda: f"left: {self.leftovers()}", 120, 1)
+        else:
+            self.node.wait_idle()
+
+    def leftovers(self) -> list[str]:
+        """Return what of pcocc is there and has the job's number."""
+        return find_own(self.number, self.node.leftovers())
+
+
+def find_own(job: int, lines: Sequence[str]) -> list[str]:
+    """Return those lines of tests/machinelib/leftovers that are of a job."""
+    return [line for line in lines if re.search(rf"(guest=job|/|pcocc-|interface pcn){job}(?!\d)", line)]
 
 
 def read_verdict(node: Node) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.machinelib import cli, hardware, machine, project, root
 from tests.machinelib.place import MachineError, Place, digest_files
+from tests.node.node import find_own
 from tests.releaselib.command import NO_ROOT
 from tests.releaselib.suites import RootError
 
@@ -112,3 +113,12 @@ def test_what_cannot_be_had_here_is_one_sentence_and_a_status_of_its_own(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert cli.main(["--dir", str(tmp_path / "machine"), "test"]) == NO_ROOT
     assert capsys.readouterr().err == "node-machine: error: the mirror is not reached\n"
+
+
+def test_what_is_of_a_job_is_told_from_what_is_of_others() -> None:
+    own = [
+        "process 812 qemu-system-x86_64 -name guest=job8-vm0,debug-threads=on", "namespace pcocc-8", "interface pcn8@if2",
+        "table inet pcocc-8", "/run/pcocc/8", "/run/pcocc/.state/8.json", "process 9 /usr/libexec/pcocc/boot 8 /run/pcocc/8/vm0",
+    ]  # fmt: skip
+    others = ["process 8 qemu-system-x86_64 -name guest=job81-vm8", "namespace pcocc-18", "/run/pcocc/88", "table inet pcocc-80"]
+    assert find_own(8, [*own, *others]) == own
