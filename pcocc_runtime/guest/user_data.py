@@ -17,7 +17,9 @@ from pcocc_runtime.guest.user_data_judging import Told
 from pcocc_runtime.guest.user_data_parts import JINJA, Part, unpack
 from pcocc_runtime.settings.tree import parse_yaml
 
-_GZIP, _WIDE = b"\x1f\x8b", (b"\xff\xfe", b"\xfe\xff")  # how gzip's format begins, and UTF-16
+_GZIP = b"\x1f\x8b"
+_PACKED = {b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip", b"7z\xbc\xaf": "7-zip"}
+_CONTROLS = bytes({*range(32)} - {*b"\t\n\r\f"})
 _SENTENCE = re.compile(r"(is|does|has|changes) ")  # its subject is the file
 
 
@@ -35,15 +37,27 @@ def parse_user_data(data: bytes, path: str) -> str:
     if len(data) > MAX_USER_DATA:
         hint = "let it fetch the rest, for example with cloud-init's '#include'"
         raise RequestError(f"{what} is larger than {MAX_USER_DATA >> 10} KiB", hint)
+    packer = next((name for begin, name in _PACKED.items() if data.startswith(begin)), None)
+    if packer:
+        raise RequestError(f"{what} is packed by {packer}, which cloud-init does not unpack", "unpack it, or use gzip")
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
-        hint = (
-            "save it as UTF-8"
-            if data.startswith(_WIDE)
-            else "binary user-data cannot be used; gzip's format and MIME can"
-        )
-        raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", hint) from None
+        raise RequestError(f"{what} is not UTF-8 text (byte {error.start})", _find_encoding(data)) from None
+    if _is_wide(data):
+        raise RequestError(f"{what} is not UTF-8 text (byte {data.index(0)})", _find_encoding(data))
+    return text
+
+
+def _is_wide(data: bytes) -> bool:
+    """Tell whether data are text of UTF-16, with a byte-order mark or without."""
+    return data.startswith((b"\xff\xfe", b"\xfe\xff")) or 3 * data[:600].count(0) > len(data[:600])
+
+
+def _find_encoding(data: bytes) -> str:
+    """Return what to do with data that are no UTF-8: text of another encoding has no control characters."""
+    is_text = _is_wide(data) or len(data.translate(None, _CONTROLS)) == len(data)
+    return "save it as UTF-8" if is_text else "binary user-data cannot be used; gzip's format and MIME can"
 
 
 def tell_faults(

@@ -94,14 +94,22 @@ def is_mime(text: str) -> bool:
 
 
 def unpack(data: bytes) -> bytes:
-    """Return data in gzip's format unpacked, up to 4 MiB of it; ValueError when it is damaged, or in another format."""
-    machine = zlib.decompressobj(31)
-    try:
-        found = machine.decompress(data, _MOST_UNPACKED)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
-    if not machine.eof and not machine.unconsumed_tail and len(found) < _MOST_UNPACKED:
-        raise ValueError("it is cut short")
+    """Return data in gzip's format unpacked, all its members, up to 4 MiB of it.
+
+    ValueError when it is damaged, or in another format.
+    """
+    found = b""
+    while len(found) < _MOST_UNPACKED:
+        machine = zlib.decompressobj(31)
+        try:
+            found += machine.decompress(data, _MOST_UNPACKED - len(found))
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        if not machine.eof and not machine.unconsumed_tail and len(found) < _MOST_UNPACKED:
+            raise ValueError("it is cut short")
+        data = machine.unused_data
+        if not data.startswith(b"\x1f\x8b"):
+            break
     return found
 
 

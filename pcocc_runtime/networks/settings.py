@@ -78,7 +78,9 @@ _PCI = (
 
 
 def _ethernet(name: str, values: dict[str, Any], _node: Node) -> EthernetNetwork:
-    without_effect = {"ext_network", "gateway", "dev_prefix", "mac_start_offset", "encryption", "host_if_suffix"}
+    without_effect = {
+        "ext_network", "gateway", "dev_prefix", "mac_start_offset", "encryption", "host_if_suffix",
+    }  # fmt: skip
     kept = {key: value for key, value in values.items() if key not in without_effect}
     if "network_layer" in kept:
         kept["layer"] = kept.pop("network_layer")

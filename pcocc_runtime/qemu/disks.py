@@ -59,7 +59,8 @@ def plan_io(vcpus: int, ways: tuple[str, ...], has: Set[str]) -> DiskIo:
 
     There is a queue for each vCPU, so that none waits for another's lock. There is a thread for four queues if QEMU
     can divide a disk's queues among threads (from 9.0 on), otherwise one for each disk. Before 9.0, persistent
-    drives have no thread: QEMU 7.2 crashed (once) after a save had given a drive in a thread back to its device.
+    drives have no thread: a save reads a drive over NBD, and when it hangs up, QEMU 7.2 runs the end of that
+    connection in the drive's thread and aborts (nbd_blockdev_client_closed: qemu_in_main_thread() fails).
     """
     queues, several = min(vcpus, _MOST_QUEUES), "vq-mapping" in has
     return DiskIo(ways, queues, min(max(queues // 4, 1), _MOST_THREADS) if several else 1, several)

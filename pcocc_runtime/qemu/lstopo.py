@@ -35,7 +35,8 @@ def parse_lstopo(data: bytes, name: str) -> Drawn:
 
 
 def _refuse(name: str, why: str) -> RequestError:
-    return RequestError(f"{name} is not what lstopo writes as XML: {why}", "make it by 'lstopo --of xml FILE'")
+    hint = "write it with 'lstopo --of xml FILE'"
+    return RequestError(f"{name} is not an XML file that lstopo has written: {why}", hint)
 
 
 def _draw(root: ElementTree.Element) -> Drawn:

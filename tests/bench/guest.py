@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,36 +17,38 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pcocc_runtime.documents.cluster import Drive, Group, Mount
+from pcocc_runtime.documents.hardware import GuestNode, Shape, Topology
 from pcocc_runtime.documents.verdict import KVM_DEVICE
+from pcocc_runtime.qemu.memory import Backing, plan_memory
+from pcocc_runtime.qemu.qmp import render_command
 from tests.bench.figures import Figure, median
 from tests.qemu.guests import build
 from tests.qemu.vm import APPEND, DATA, ROOT, Vm
-from tests.waiting import limit
 
 CPUS, MEGABYTES, DISK = 2, 288, 256 << 20
+LARGE = 512  # MiB
 # KVM where it is, pinned by hand as pcocc does; the disk as QEMU's manual advises for throughput
 HAND = """
-qemu-system-x86_64 -nodefaults -display none -machine q35 -accel {accel} -cpu {cpu} -smp {cpus} {memory}
+qemu-system-x86_64 -nodefaults -display none -machine q35 -accel {accel} -cpu {cpu} -smp {cpus} -m {memory}
  -kernel {guest}/vmlinux -initrd {guest}/initrd -append {append}
  -chardev socket,id=console,path={directory}/console,server=on,wait=off -serial chardev:console
- -object iothread,id=io -drive file={directory}/hand,format=raw,if=none,id=disk,cache=none,aio={aio},discard=unmap
+ -object iothread,id=io -drive file={directory}/hand,format=raw,if=none,id=disk,cache=none,aio=io_uring,discard=unmap
  -device virtio-blk-pci,drive=disk,iothread=io,num-queues={cpus}
  -fsdev local,id=root,path=/,security_model=none,multidevs=remap,readonly=on -device virtio-9p-pci,fsdev=root,mount_tag=root
 """
-MEMORY = f"-object memory-backend-ram,id=ram,size={MEGABYTES}M{{prealloc}} -machine memory-backend=ram -m {MEGABYTES}"
 IN_GUEST = "mkdir /h; mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 root /h; mount --bind /dev /h/dev; echo $?"
 
 
 class Hand(Vm):
     """The expert's QEMU, as a VM that is asked like the other one."""
 
-    def __init__(self, data: Path, guest: Path, prealloc: str = "", cpus: int = CPUS) -> None:
+    def __init__(self, data: Path, guest: Path) -> None:
         self.job, self.log, self.console = 0, data / "log0", None
         kvm = os.access(KVM_DEVICE, os.R_OK | os.W_OK) and _kvm_works()
         accel, cpu = ("kvm", "host,migratable=off,kvm-hint-dedicated=on") if kvm else ("tcg,thread=multi,tb-size=64", "max")
         words = [
-            word.format(accel=accel, cpu=cpu, cpus=cpus, guest=guest, directory=data, append=APPEND, aio="io_uring")
-            for word in HAND.replace("{memory}", MEMORY.format(prealloc=prealloc)).split()
+            word.format(accel=accel, cpu=cpu, cpus=CPUS, memory=MEGABYTES, guest=guest, directory=data, append=APPEND)
+            for word in HAND.split()
         ]
         self.place = data
         with self.log.open("w") as log:
@@ -104,7 +105,7 @@ def _boot_pair(data: Path, guest: Path, **changes: object) -> dict[str, Vm]:
     """Boot a VM of pcocc's and one by hand, each with this machine's files and a disk."""
     for name in ("hand", "drive"):
         make_disk(data / name)
-    group = Group("t", 1, cpus=CPUS, drives=(Drive(f"{DATA}/drive", "none", "no"),), mounts=(Mount("root", "/", "9p", True),),
+    group = Group("t", 1, cpus=CPUS, persistent=(Drive(f"{DATA}/drive", "none", "no"),), mounts=(Mount("root", "/", "9p", True),),
                   **changes)  # type: ignore[arg-type]  # fmt: skip
     vms: dict[str, Vm] = {"pcocc": Vm(data, guest, group), "hand": Hand(data, guest)}
     for vm in vms.values():
@@ -175,48 +176,34 @@ def measure_compute(data: Path, guest: Path, rounds: int) -> list[Figure]:
     return figures
 
 
-def measure_prealloc(data: Path, guest: Path, rounds: int) -> list[Figure]:
-    """The time until QEMU listens: all memory of 8 vCPUs is there by then."""
-    make_disk(data / "hand")
+def measure_prealloc(_data: Path, _guest: Path, rounds: int) -> list[Figure]:
+    """The time until QEMU has all memory of 8 vCPUs, less what it takes without: with pcocc's words, and with an expert's."""
+    cpus = tuple(range(8))
+    own = Topology(Shape(8, cores=8), cpus, nodes=(GuestNode(0, cpus, LARGE),))
+    has = {"host-nodes", "prealloc-threads"}
 
-    def wait_for_console(vm: Vm, begin: float) -> float:
-        while time.monotonic() < begin + limit(60):
-            with socket.socket(socket.AF_UNIX) as sock:
-                try:
-                    sock.connect(str(vm.directory / "console"))
-                    return time.monotonic() - begin
-                except OSError:
-                    assert vm.process.poll() is None, vm.said()
-            time.sleep(0.002)  # QEMU announces its sockets to nobody
-        raise AssertionError(vm.said())
+    def ours(prealloc: bool) -> list[str]:
+        objects, machine, _nodes = plan_memory(LARGE, own, Backing(prealloc=prealloc), False, has)
+        return [*objects, "-machine", f"none{machine}", "-m", str(LARGE)]
 
-    def ours(prealloc: bool) -> float:
-        return _timed(lambda: Vm(data, guest, Group("t", 1, cpus=8, memory_prealloc=prealloc)), wait_for_console)
-
-    def by_hand(prealloc: bool) -> float:
-        (data / "console").unlink(missing_ok=True)
+    def by_hand(prealloc: bool) -> list[str]:
         words = ",prealloc=on,prealloc-threads=8" if prealloc else ""
-        return _timed(lambda: Hand(data, guest, words, 8), wait_for_console)
+        return [*f"-object memory-backend-ram,id=ram,size={LARGE}M{words} -machine none,memory-backend=ram -m {LARGE}".split()]
 
-    found = in_turns(rounds, {"pcocc": lambda: ours(True), "hand": lambda: by_hand(True)})
-    plain = in_turns(rounds, {"pcocc": lambda: ours(False), "hand": lambda: by_hand(False)})
-    more = {name: max(median(found[name]) - median(plain[name]), 1e-3) for name in found}
-    return [
-        Figure(
-            f"{MEGABYTES} MiB for 8 vCPUs preallocated, {rounds} rounds",
-            f"ratio {more['pcocc'] / more['hand']:.2f} ({1000 * more['pcocc']:.0f} ms more than without)",
-            f"by hand {1000 * more['hand']:.0f} ms more", "1.1",
-        )
-    ]  # fmt: skip
+    ways = {
+        name: lambda words=words: _run_qemu(words(True)) - _run_qemu(words(False))
+        for name, words in (("pcocc", ours), ("hand", by_hand))
+    }
+    figure = compare(f"{LARGE} MiB for 8 vCPUs preallocated", "s more than without", in_turns(rounds, ways), "1.1")  # type: ignore[arg-type]
+    return [figure]
 
 
-def _timed(start: Callable[[], Vm], wait: Callable[[Vm, float], float]) -> float:
+def _run_qemu(words: Sequence[str]) -> float:
+    """Return the seconds that a QEMU without a guest takes to start and end."""
     begin = time.monotonic()
-    vm = start()
-    try:
-        return wait(vm, begin)
-    finally:
-        vm.close()
+    argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", *words, "-qmp", "stdio"]
+    subprocess.run(argv, input=render_command("qmp_capabilities") + render_command("quit"), capture_output=True, check=True)
+    return time.monotonic() - begin
 
 
 ALL: dict[str, tuple[Callable[[Path, Path, int], list[Figure]], int]] = {

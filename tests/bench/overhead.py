@@ -38,7 +38,7 @@ def read_own(pid: int) -> dict[str, int]:
 def measure(data: Path, guest: Path, cpus: int) -> dict[str, int]:
     """Return what the QEMU of a guest of so many CPUs has after all of them have worked."""
     make_disk(data / "drive")
-    group = Group("t", 1, cpus=cpus, drives=(Drive(f"{DATA}/drive", "none", "no"),), mounts=(Mount("d", DATA, "virtiofs"),))
+    group = Group("t", 1, cpus=cpus, persistent=(Drive(f"{DATA}/drive", "none", "no"),), mounts=(Mount("d", DATA, "virtiofs"),))
     vm = Vm(data, guest, group, part=pretend(data, "epyc-8-nodes", range(cpus)))
     try:
         vm.boot()

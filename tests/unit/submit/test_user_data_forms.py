@@ -3,8 +3,10 @@ with it.
 """
 
 import base64
+import bz2
 import gzip
 import json
+import lzma
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from pathlib import Path
@@ -302,6 +304,28 @@ def test_a_part_of_a_message_that_gzip_has_packed_is_looked_at(ask: Ask, tmp_pat
 def test_text_of_another_encoding_is_told_with_its_cure(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "ud").write_bytes(GOOD.encode("utf-16"))
     assert "is not UTF-8 text (byte 0)\nhint: save it as UTF-8" in refused(ask(user_data="ud"))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (GOOD.encode("utf-16-le"), "is not UTF-8 text (byte 1)\nhint: save it as UTF-8"),
+        (GOOD.encode("utf-16-be"), "is not UTF-8 text (byte 0)\nhint: save it as UTF-8"),
+        (f"{GOOD}a: é\n".encode("latin-1"), "is not UTF-8 text (byte 63)\nhint: save it as UTF-8"),
+        (b"\0\xff\1\xff" * 9, "hint: binary user-data cannot be used"),
+        (lzma.compress(GOOD.encode()), "is packed by xz, which cloud-init does not unpack\nhint: unpack it, or use gzip"),
+        (bz2.compress(GOOD.encode()), "is packed by bzip2"), (b"PK\3\4", "is packed by zip"),
+    ],
+    ids=["utf-16-le", "utf-16-be", "latin-1", "binary", "xz", "bzip2", "zip"],
+)  # fmt: skip
+def test_what_is_no_text_is_told_by_its_kind(ask: Ask, tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "ud").write_bytes(data)
+    assert said in refused(ask(user_data="ud"))
+
+
+def test_all_members_of_what_gzip_has_packed_count(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "ud").write_bytes(gzip.compress(GOOD.encode()) + gzip.compress(b"hostname: x\n"))
+    assert frozen(ask(user_data="ud")).groups[0].user_data == f"{GOOD}hostname: x\n"
 
 
 def test_a_template_can_pass_anything_on(ask: Ask, tmp_path: Path) -> None:
