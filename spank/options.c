@@ -18,13 +18,11 @@ static struct spank_option table[] = {
 	  2, OPT_VM, take_option },
 	{ OPTION_NO_VM, NULL, "[pcocc] run on the hosts although --pcocc-template is given", 0, OPT_NO_VM, take_option },
 	{ OPTION_IMAGE, "[TPL=]IMAGE", "[pcocc] another boot image, for all templates or for TPL", 1, OPT_IMAGE, take_option },
-	{ OPTION_MOUNT, "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export one more host directory to the VMs", 1, OPT_MOUNT,
-	  take_option },
+	{ OPTION_MOUNT, "TAG=PATH[,type=9p|virtiofs][,readonly]", "[pcocc] export a host directory to VMs", 1, OPT_MOUNT, take_option },
 	{ OPTION_USER_DATA, "FILE", "[pcocc] other cloud-init user-data for this job's VMs", 1, OPT_USER_DATA, take_option },
 	{ OPTION_USER_DATA_FORCE, NULL, "[pcocc] pass on user-data that pcocc would refuse", 0, OPT_FORCE, take_option },
 	{ OPTION_RESTART, "DIR", "[pcocc] go on from a checkpoint that 'pcocc checkpoint DIR' has made", 1, OPT_RESTART, take_option },
-	{ OPTION_CHECKPOINT, "DIR[,every=TIME][,at-end[=TIME]]",
-	  "[pcocc] store the VMs by itself, for a requeued job to go on from", 1, OPT_CHECKPOINT, take_option },
+	{ OPTION_CHECKPOINT, "DIR[,every=TIME][,at-end]", "[pcocc] store the VMs now and then", 1, OPT_CHECKPOINT, take_option },
 	{ OPTION_BOOT, "SETS", "[pcocc] internal: marks the step that boots the VMs", 1, OPT_BOOT, take_option },
 };
 
@@ -42,9 +40,8 @@ static void add_value(const char **values, size_t *count, const char *value)
 
 static int take_option(int which, const char *value, int remote)
 {
-	static const char **const texts[] = { [OPT_TEMPLATE] = &options.template, [OPT_VM] = &options.vm,
-					      [OPT_USER_DATA] = &options.user_data, [OPT_BOOT] = &options.boot, [OPT_RESTART] = &options.restart,
-					      [OPT_CHECKPOINT] = &options.checkpoint };
+	static const char **const texts[] = { [OPT_TEMPLATE] = &options.template, [OPT_VM] = &options.vm, [OPT_BOOT] = &options.boot,
+		[OPT_USER_DATA] = &options.user_data, [OPT_RESTART] = &options.restart, [OPT_CHECKPOINT] = &options.checkpoint };
 	(void)remote;
 	const char *kept = strdup(value ? value : "");
 	if (!kept)
