@@ -83,13 +83,12 @@ def boot_argv(facts: JobFacts, vms: int, sets: str, whole_nodes: bool = False) -
 
     A step that names no CPUs gets all that the job has on its nodes. A step that names an amount of memory waits
     for steps that hold it, even with `--overlap` (tried, 22.05); with `--mem=0` it shares the job's memory.
-    `--no-kill` counts where the job has it, too: else a lost node ends the whole job.
     """
     cpus = ["--cpu-bind=none"] if whole_nodes else [f"--cpus-per-task={facts.cpus_per_task}"]
     return [
         "srun", f"--jobid={facts.job}", "--overlap", f"--ntasks={vms}", f"--nodes={facts.nodes}",
         "--distribution=block", *cpus, "--mem=0", f"--job-name={wire.BOOT_STEP}",
-        "--input=none", "--kill-on-bad-exit=0", "--no-kill", "--wait=0", "--mpi=none", "--chdir=/",
+        "--input=none", "--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--chdir=/",
         f"--{wire_steps.OPTION_BOOT}={sets}", LAUNCHER,
     ]  # fmt: skip
 
