@@ -18,6 +18,7 @@ def task_token(job: str, step: str, task: str) -> str:
 
 
 STATE_FILE = "state"  # not there while the VM boots
+STORED_FIRST_FILE = "stored-first"  # there if the VM is stored before its job ends
 
 
 class VmState(Record):

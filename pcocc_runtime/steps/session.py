@@ -18,6 +18,7 @@ from pcocc_runtime.documents.batch_environment import decode_batch_environment
 from pcocc_runtime.documents.members import MEMBERS_FILE, decode_members
 from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.documents.record import TYPE_CHECKING
+from pcocc_runtime.documents.vm_state import STORED_FIRST_FILE
 from pcocc_runtime.guest.environment import find_changes, plan_batch_environment, plan_environment
 from pcocc_runtime.guest.script import render_script, render_signal
 from pcocc_runtime.guest.ssh import ssh_argv
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["AttachError", "Session", "find_members", "read_cluster"]
 
 BOOT_SECONDS = 300.0
+# how long SIGTERM waits for the keeper of a VM that is stored first, which hears of the end within half a second and
+# has the shared connection stand still: a command that ended upon the signal would end its job's script before
+STORED_FIRST_SECONDS = 3.0
 LONGEST_COMMAND = 7000  # bytes; dropbear refuses command lines over 9000
 # what ssh says before a command could begin, and only then: trying again cannot run it twice
 _NOT_YET = (
@@ -251,9 +255,12 @@ class GuestCommand:
             os.close(pidfd)
 
     def _forward(self) -> None:
+        """Pass signals on to the guest's command."""
         for name in self.signals.take():
             child = os.fork()
             if child == 0:
+                if name == "TERM" and os.path.exists(f"{self.vm.directory}/{STORED_FIRST_FILE}"):
+                    time.sleep(STORED_FIRST_SECONDS)
                 exec_ssh(self._ssh_argv(render_signal(self.vm.token, name)), os.open(os.devnull, os.O_RDONLY))
 
     def take_complaint(self) -> str:

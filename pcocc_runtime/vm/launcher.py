@@ -28,6 +28,7 @@ from pcocc_runtime.documents.node import MAX_NODE, NodeFacts, decode_node
 from pcocc_runtime.documents.queues import parse_interfaces
 from pcocc_runtime.documents.reach import address_of
 from pcocc_runtime.documents.vm import KEPT_FILE, VmFacts, encode_vm
+from pcocc_runtime.documents.vm_state import STORED_FIRST_FILE
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
 from pcocc_runtime.qemu.arguments import VmPlan, describe_devices, plan_qemu_argv
@@ -126,6 +127,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     ensure_pinnable(plan)
     leave_facts(directory, node, group, plan, hardware, argv)
     stored = cluster.checkpoints is not None and cluster.checkpoints.at_end
+    if stored:
+        files.replace_file(directory / STORED_FIRST_FILE, b"")
     facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)._replace(stored=stored)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,

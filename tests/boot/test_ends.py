@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,21 +51,6 @@ def test_a_command_hears_of_its_jobs_limit_before_and_then(box: Box, home: Path)
         box.out(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], user="root")
         wait_for(lambda: seen(home, "TERM"), "the limit", 180)
     assert "DUE TO TIME LIMIT" in (home / "out").read_text()
-
-
-def test_a_lost_node_leaves_the_other_vms_alone(box: Box) -> None:
-    with make_cluster(box, "--no-kill", "--pcocc-template=tiny:2", "-N2") as cluster:
-        box.out(["scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=boottest"], user="root")
-        try:
-            assert cluster.vm("hostname", vms="vm0") == "vm0"
-            done = box.run(["pcocc", "ps", "-l", "-j", str(cluster.job)])
-            rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("vm")}
-            assert "up" in rows["vm0"].split() and not re.search(r"\bup\b", rows.get("vm1", "")), done.stdout + done.stderr
-            done = box.run(["pcocc", "ssh", "-j", str(cluster.job), "vm1", "hostname"])
-            assert done.returncode and "Traceback" not in done.stderr and done.stderr, done
-            assert box.out(["pcocc", "ssh", "-j", str(cluster.job), "vm0", "hostname"]) == "vm0"
-        finally:
-            box.out(["scontrol", "update", "NodeName=n2", "State=RESUME"], user="root")
 
 
 def test_maintenance_leaves_vms_alone(box: Box) -> None:
