@@ -14,7 +14,7 @@ import tty
 from collections.abc import Sequence
 from typing import Any
 
-from pcocc_runtime.errors import RequestError
+from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.steps.console_history import ConsoleHistory
 from pcocc_runtime.steps.nc import write_all
 from pcocc_runtime.steps.qemu import find_end, vm_directory
@@ -39,6 +39,8 @@ def check_words(words: Sequence[str]) -> bool:
 def operate(job: int, vm: str, watch: bool) -> int:
     """Show the console until the VM ends, the input ends, or the key to detach is pressed."""
     directory = vm_directory(job, vm)
+    if (reason := find_end(directory)) is not None:
+        raise NodeError(f"{vm} has ended: {reason}", "'pcocc log' shows what it has written")
     line = None if watch else take_line(directory, vm)
     how = f"{DETACH_NAME} leaves it" + ("" if line else ", and only watches")
     os.write(2, f"console of {vm}: {how}{_size()}\r\n".encode())
