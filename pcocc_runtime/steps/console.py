@@ -64,7 +64,12 @@ def take_line(directory: str, vm: str) -> socket.socket | None:
         )
         return None
     line = socket.socket(socket.AF_UNIX)
-    line.connect(f"{directory}/console")  # the lock stays until this process ends
+    try:
+        line.connect(f"{directory}/console")  # the lock stays until this process ends
+    except (FileNotFoundError, ConnectionRefusedError):  # QEMU is gone, and its end not written yet
+        line.close()
+        os.close(lock)
+        raise NodeError(f"{vm} has just ended, or has not started yet", "'pcocc ps -l' says which") from None
     return line
 
 
