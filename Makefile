@@ -10,7 +10,7 @@ test: ## unit, lua, spank, netns, and beside them tests in two boxes with real S
 	tests/prepare
 	build/venv/bin/python -m pytest -n 3 --no-loadscope-reorder --durations=20 tests
 
-quick: ## unit, lua and spank: a minute, no service of root's, nothing left on the machine
+quick: ## unit, lua and spank: two minutes, no service of root's, nothing left on the machine
 	tests/prepare
 	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder tests/unit tests/lua tests/spank
 

@@ -20,7 +20,7 @@ from pcocc_runtime.slurm.text import (
     field_of,
     find_controller,
     find_launch_seconds,
-    is_unknown_job,
+    is_unknown,
     is_without_accounting,
     parse_configuration,
     parse_job,
@@ -101,12 +101,21 @@ def read_running(job: str) -> Running:
     """Return what Slurm knows of a job and its boot step; RequestError if there is no such job, or no running VM."""
     try:
         shown = process.run(["scontrol", "--oneliner", "show", "job", job])
-        steps = process.run(["scontrol", "--oneliner", "show", "step", field_of(shown, "JobId", job)])
     except NodeError as error:
-        if not is_unknown_job(error.message):
+        if not is_unknown(error.message):
             raise
         raise RequestError(f"Slurm knows no running job {job}", "'squeue' lists the jobs that run") from None
-    return parse_running(job, shown, steps)
+    return parse_running(job, shown, _show_steps(field_of(shown, "JobId", job)))
+
+
+def _show_steps(job: str) -> str:
+    """Return what scontrol shows of a job's steps: nothing for one that waits, or has begun none."""
+    try:
+        return process.run(["scontrol", "--oneliner", "show", "step", job])
+    except NodeError as error:
+        if not is_unknown(error.message):
+            raise
+        return ""
 
 
 def list_running(user: str | None) -> tuple[Listed, ...]:

@@ -158,9 +158,9 @@ def is_told_already(line: str) -> bool:
     return re.match(r"srun: error: \S+: tasks? [0-9,-]+: Exited with exit code \d+\s*$", line) is not None
 
 
-def is_unknown_job(complaint: str) -> bool:
-    """Tell whether scontrol complains that slurmctld does not know a job, or knows it no longer."""
-    return "Invalid job id" in complaint
+def is_unknown(complaint: str) -> bool:
+    """Tell whether scontrol complains that slurmctld does not know a job, or no more, or that a job has no steps."""
+    return re.search(r"Invalid job id|Job step \S+ not found", complaint) is not None
 
 
 def is_without_accounting(complaint: str) -> bool:

@@ -14,7 +14,7 @@ import tty
 from collections.abc import Sequence
 from typing import Any
 
-from pcocc_runtime.errors import RequestError
+from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.steps.console_history import ConsoleHistory
 from pcocc_runtime.steps.nc import write_all
 from pcocc_runtime.steps.qemu import find_end, vm_directory
@@ -39,6 +39,8 @@ def check_words(words: Sequence[str]) -> bool:
 def operate(job: int, vm: str, watch: bool) -> int:
     """Show the console until the VM ends, the input ends, or the key to detach is pressed."""
     directory = vm_directory(job, vm)
+    if (reason := find_end(directory)) is not None:
+        raise NodeError(f"{vm} has ended: {reason}", "'pcocc log' shows what it has written")
     line = None if watch else take_line(directory, vm)
     how = f"{DETACH_NAME} leaves it" + ("" if line else ", and only watches")
     os.write(2, f"console of {vm}: {how}{_size()}\r\n".encode())
@@ -62,7 +64,12 @@ def take_line(directory: str, vm: str) -> socket.socket | None:
         )
         return None
     line = socket.socket(socket.AF_UNIX)
-    line.connect(f"{directory}/console")  # the lock stays until this process ends
+    try:
+        line.connect(f"{directory}/console")  # the lock stays until this process ends
+    except (FileNotFoundError, ConnectionRefusedError):  # QEMU is gone, and its end not written yet
+        line.close()
+        os.close(lock)
+        raise NodeError(f"{vm} has just ended, or has not started yet", "'pcocc ps -l' says which") from None
     return line
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,13 +56,13 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(name)
 
 
-def _run_as_owner_once(running: Running, argv: Sequence[str]) -> tuple[str, str]:
-    env = {**steps._clean_environment(), **steps.network_environment(running)}
+def _run_as_owner_once(running: Running, argv: Sequence[str], environment: Mapping[str, str]) -> run_as.Finished:
+    env = {**steps._clean_environment(), **environment}
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env, cwd="/", check=False,
+        argv, stdin=subprocess.DEVNULL, capture_output=True, env=env, cwd="/", check=False,
         user=running.uid, group=running.gid, extra_groups=[running.gid],
     )  # fmt: skip
-    return done.stdout, done.stderr
+    return run_as.Finished(done.returncode, done.stdout, done.stderr)
 
 
 def type_on_terminal(script: Callable[[], str]) -> tuple[dict[str, Any], str]:

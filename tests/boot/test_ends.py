@@ -58,7 +58,7 @@ def test_maintenance_leaves_vms_alone(box: Box) -> None:
         words = "ReservationName=boottest StartTime=now Duration=60 Users=root Flags=MAINT,IGNORE_JOBS Nodes=n1,n2"
         box.out(["scontrol", "create", "reservation", *words.split()], user="root")
         try:
-            wait_for(lambda: "maint" in box.node_states(), "the maintenance", 60)
+            wait_for(lambda: box.node_states().count("$") == 2, "the maintenance", 60)  # sinfo(1): `mixed$`
             assert cluster.vm("hostname", vms="vm1") == "vm1"
             assert box.out(["pcocc", "ssh", "-j", str(cluster.job), "vm0", "hostname"]) == "vm0"
         finally:

@@ -234,8 +234,8 @@ def test_a_network_on_a_bridge_of_the_site_is_not_asked_for_a_tunnel(nodes: Pair
     ("words", "number", "said"),
     [
         (("show",), 13, "one: the VMs of job 13 are not running on this node"),
-        (("draw",), 12, "one: usage: @netinfo show|check [ADDRESS[:PORT]]"),
-        ((), 12, "one: usage: @netinfo show|check"),
+        (("draw",), 12, "one: usage: @netinfo show [ports] | check [ADDRESS[:PORT]]"),
+        ((), 12, "one: usage: @netinfo show [ports] | check"),
     ],
 )
 def test_a_node_that_cannot_answer_sends_why(job: Pair, words: tuple[str, ...], number: int, said: str) -> None:

@@ -18,6 +18,7 @@ from pcocc_runtime.slurm.text import (
     is_loss,
     is_routine,
     is_step_end,
+    is_unknown,
     parse_configuration,
     parse_job,
     parse_job_end,
@@ -148,3 +149,15 @@ def test_srun_says_that_tasks_ended(sample: Sample) -> None:
 def test_the_end_of_a_step_that_was_cancelled_is_no_news(sample: Sample) -> None:
     lines = sample["srun-cancelled"].splitlines()
     assert any(map(is_step_end, lines)) and all(map(is_routine, lines)), lines
+
+
+@pytest.mark.parametrize(
+    ("complaint", "unknown"),
+    [
+        ("scontrol failed: slurm_load_jobs error: Invalid job id specified", True),
+        ("scontrol failed on login: Job step 22. not found", True),  # 22.05, of a job that waits
+        ("scontrol failed: slurm_load_jobs error: Unable to contact slurm controller (connect failure)", False),
+    ],
+)
+def test_what_scontrol_does_not_know_is_told_from_what_it_cannot_ask(complaint: str, unknown: bool) -> None:
+    assert is_unknown(complaint) is unknown
