@@ -6,9 +6,9 @@ demo: ## a Slurm cluster on this machine, a small guest, and the main job with a
 	tests/prepare
 	tests/demo
 
-test: ## unit, lua, spank, netns, and beside them tests in two boxes with real Slurm and QEMU
+test: ## unit, lua, spank, netns, and beside them tests in the box (and a second one) with real Slurm and QEMU
 	tests/prepare
-	build/venv/bin/python -m pytest -n 3 --no-loadscope-reorder --durations=20 tests
+	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder --durations=20 tests
 
 quick: ## unit, lua and spank: two minutes, no service of root's, nothing left on the machine
 	tests/prepare

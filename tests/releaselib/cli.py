@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         command = [
             "bash", "-c", TESTS, "tests",
-            *(options.words or ("-n", "3", "--no-loadscope-reorder", "--durations=20", *SELECTION)),
+            *(options.words or ("-n", "2", "--no-loadscope-reorder", "--durations=20", *SELECTION)),
         ]
     say(f"{suite.name}: starting its machine")
     status = machine.run(suite, place, command, os.environ)
