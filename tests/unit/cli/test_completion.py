@@ -19,6 +19,8 @@ from pcocc_runtime.documents import wire_steps
 from tests.unit.fake_site import write_images, write_site
 from tests.waiting import limit
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parents[3]
 COMPLETION = ROOT / "etc/bash-completion/pcocc"
 BASH_COMPLETION = Path("/usr/share/bash-completion/bash_completion")

@@ -12,6 +12,8 @@ from pcocc_runtime.guest.cloud_users import Identities
 from pcocc_runtime.guest.user_data_judging import judge_user_data
 from tests.unit.guest.asking import ask_cloud_init, lets_in
 
+pytestmark = pytest.mark.thorough
+
 NAMES = ["alice", "root", "bob", "default", "debian", "7", 7, None, "carol"]
 SETTINGS: dict[str, list[Any]] = {
     "ssh_authorized_keys": [["x"]], "ssh-authorized-keys": [["x"]], "ssh_import_id": [["gh:x"]],

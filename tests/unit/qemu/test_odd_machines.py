@@ -153,6 +153,7 @@ def test_whatever_sys_says_a_guest_has_its_cpus_and_its_memory(tmp_path: Path, s
     assert not found.distances or len(found.distances) == len(found.nodes)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(150, 156))
 def test_qemu_takes_it(tmp_path: Path, seed: int) -> None:
     found, _count = make_odd(seed, tmp_path)

@@ -18,6 +18,8 @@ from pcocc_runtime.qemu.topology import plan_nodes, plan_topology
 from pcocc_runtime.system.hardware import read_part
 from tests.machines import MACHINES, write_machine
 
+pytestmark = pytest.mark.thorough
+
 QEMU = "/usr/bin/qemu-system-x86_64"
 
 

@@ -18,6 +18,8 @@ from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
 from tests.unit.guest.cloud_python import start_cloud_python
 from tests.unit.guest.guests import ALICE, KEYS
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parents[3]
 INVALID = " is not a valid cloud-config: "
 

@@ -17,6 +17,8 @@ import pytest
 from tests.unit.fake_site import Ask, frozen, noted, refused, user_template
 from tests.unit.guest.asking import ask_cloud_init, lets_in
 
+pytestmark = pytest.mark.thorough
+
 CONFIG = "#cloud-config\n"
 JINJA = "## template: jinja\n"
 # what cloud-init logs then
