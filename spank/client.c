@@ -123,17 +123,9 @@ static bool mark_vm_step(void)
 	return false;
 }
 
-/* A refused request ends srun, sbatch or salloc here, so that Slurm adds no message to ours. */
-int client_post_opt(spank_t sp)
+/* Ends a command that cannot have what its options ask for, whatever their values are. */
+static void refuse_misplaced(bool local)
 {
-	bool local = spank_context() == S_CTX_LOCAL;
-
-	forget_places();
-	if (options.boot)
-		return 0;
-	if (!local && !target.in_job && !options.template && !options.restart)
-		options.restart = read_variable(VAR_RESTART);
-	take_variables(!target.in_job);
 	if (target.in_job && options.template) {
 		complain("leave --pcocc-template out here, and use --pcocc-vm to run in the VMs of this job",
 			 "--pcocc-template makes a new job, but this command runs inside job %s",
@@ -150,6 +142,20 @@ int client_post_opt(spank_t sp)
 			 "--pcocc-image and --pcocc-mount may be given %d times each at most", MAX_REPEAT);
 		exit(1);
 	}
+}
+
+/* A refused request ends srun, sbatch or salloc here, so that Slurm adds no message to ours. */
+int client_post_opt(spank_t sp)
+{
+	bool local = spank_context() == S_CTX_LOCAL;
+
+	forget_places();
+	if (options.boot)
+		return 0;
+	if (!local && !target.in_job && !options.template && !options.restart)
+		options.restart = read_variable(VAR_RESTART);
+	take_variables(!target.in_job);
+	refuse_misplaced(local);
 	if (wants_check() && !check_request(sp))
 		exit(1);
 	if (!local) {

@@ -36,16 +36,8 @@ def examine(
     if found == "vhdx":
         with _reader(path) as read:
             formats.ensure_no_parent(read, label)
-    if found == "raw" and form is None and magics.is_iso(head):
-        note(
-            f"{label} is {magics.ISO}, and is stored as a raw disk: VMs boot from it only if it can be written to"
-            " a disk, too"
-        )
-    if found == "raw" and form is None and (bare := magics.find_bare(head)):
-        note(
-            f"{label} is {bare} without partitions or a boot loader, and is stored as a raw disk: VMs boot from it only"
-            " with 'kernel', if at all"
-        )
+    if found == "raw" and form is None:
+        _note_what_may_not_boot(head, label, note)
     if found == "qcow2" and qcow2.was_left_open(head):
         path = _repair(path, found, label, work, progress, note)
     damage = _find_damage(path, found)
@@ -55,6 +47,19 @@ def examine(
     if damage:
         raise RequestError(f"{label} is not a sound {found} image: {damage}", formats.DAMAGED_HINT)
     return path, found
+
+
+def _note_what_may_not_boot(head: bytes, label: str, note: Note) -> None:
+    if magics.is_iso(head):
+        note(
+            f"{label} is {magics.ISO}, and is stored as a raw disk: VMs boot from it only if it can be written to"
+            " a disk, too"
+        )
+    if bare := magics.find_bare(head):
+        note(
+            f"{label} is {bare} without partitions or a boot loader, and is stored as a raw disk: VMs boot from it only"
+            " with 'kernel', if at all"
+        )
 
 
 @contextmanager

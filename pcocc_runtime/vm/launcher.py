@@ -31,7 +31,7 @@ from pcocc_runtime.documents.vm import KEPT_FILE, VmFacts, encode_vm
 from pcocc_runtime.documents.vm_state import STORED_FIRST_FILE
 from pcocc_runtime.errors import NodeError, PcoccError, one_line, render
 from pcocc_runtime.guest import seed
-from pcocc_runtime.qemu.arguments import VmPlan, describe_devices, plan_qemu_argv
+from pcocc_runtime.qemu.arguments import SharedFs, VmPlan, describe_devices, plan_qemu_argv
 from pcocc_runtime.qemu.cpu import ensure_model, plan_cpu
 from pcocc_runtime.qemu.disks import disk_id
 from pcocc_runtime.system import accounts, children, drop, files, installed, regular, tree_removal
@@ -42,7 +42,7 @@ from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.async_io import find_ways
 from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.interfaces import find_descriptors, plan_queues
-from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
+from pcocc_runtime.vm.plan import Hardware, Task, VmFiles, plan_hardware, plan_vm
 
 if TYPE_CHECKING:
     from pcocc_runtime.vm.restart import Restart
@@ -126,15 +126,9 @@ def launch(task: Task, environ: dict[str, str]) -> None:
         restart.ensure_same(argv)
     ensure_pinnable(plan)
     leave_facts(directory, node, group, plan, hardware, argv)
-    stored = cluster.checkpoints is not None and cluster.checkpoints.at_end
-    if stored:
-        files.replace_file(directory / STORED_FIRST_FILE, b"")
-    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)._replace(stored=stored)
-    inherited = [
-        *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
-        *(one.fd for one in filesystems), theirs.fileno(),
-        *([kvm_fd] if kvm_fd is not None else []), *([restart.memory] if restart is not None else []),
-    ]
+    facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
+    facts = facts._replace(stored=mark_stored_first(directory, cluster))
+    inherited = [*find_inherited(task, made, filesystems, kvm_fd, restart), qmp]
     become_qemu(task, argv, facts, ours, inherited)
 
 
@@ -155,6 +149,23 @@ def leave_facts(
         files.replace_file(directory / KEPT_FILE, b"")
     files.replace_file(directory / TOPOLOGY_FILE, encode_topology(describe_hardware(node, plan, hardware)))
     files.replace_file(directory / DISKS_FILE, encode_disks(group, plan.disks, node.scratch))
+
+
+def mark_stored_first(directory: PurePath, cluster: Cluster) -> bool:
+    """Tell whether the VM is stored when its job ends, which commands in it must learn from its directory."""
+    stored = cluster.checkpoints is not None and cluster.checkpoints.at_end
+    if stored:
+        files.replace_file(directory / STORED_FIRST_FILE, b"")
+    return stored
+
+
+def find_inherited(
+    task: Task, made: VmFiles, filesystems: Sequence[SharedFs], kvm_fd: int | None, restart: Restart | None
+) -> list[int]:
+    """Return the descriptors of this process that QEMU goes on to use."""
+    taps = (fd for queues in task.interfaces for fd in find_descriptors(queues))
+    mine = (kvm_fd, restart.memory if restart is not None else None)
+    return [*taps, *made.locks, *(one.fd for one in filesystems), *(fd for fd in mine if fd is not None)]
 
 
 def find_stored_vm(cluster: Cluster, rank: int, qemu: str, accel: str) -> Restart | None:

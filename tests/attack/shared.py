@@ -122,6 +122,22 @@ def swap(name: str, target: Path) -> Callable[[], None]:
     return attack
 
 
+def _recall(path: Path) -> bool:
+    try:
+        path.chmod(in_use.stat.S_IMODE(path.stat().st_mode))
+    except OSError:
+        return False
+    return True
+
+
+def _refresh(directory: Path) -> float:
+    probe = directory / ".probe"
+    probe.touch(0o600)
+    changed = probe.stat().st_ctime
+    probe.unlink()
+    return changed
+
+
 def disarm(patch: pytest.MonkeyPatch) -> None:
     """Take the defences away: the group may write to directories, and paths are trusted."""
 
@@ -143,26 +159,12 @@ def disarm(patch: pytest.MonkeyPatch) -> None:
         path.write_bytes(data)
         path.chmod(mode)
 
-    def recall(path: Path) -> bool:
-        try:
-            path.chmod(in_use.stat.S_IMODE(path.stat().st_mode))
-        except OSError:
-            return False
-        return True
-
-    def refresh(directory: Path) -> float:
-        probe = directory / ".probe"
-        probe.touch(0o600)
-        changed = probe.stat().st_ctime
-        probe.unlink()
-        return changed
-
     def convert(image: str, form: str, target: Path, *_rest: Any, **_more: Any) -> None:
         qemu_img._run(["qemu-img", "convert", "-O", form, image, str(target)])
 
     for module, name, old in (
         (held, "hold", hold), (held, "hold_below", hold_below), (held, "create_file", create), (claims, "_make", make),
-        (claims, "_empty", tree_removal.remove_tree), (in_use, "recall", recall), (repository, "_refresh", refresh),
+        (claims, "_empty", tree_removal.remove_tree), (in_use, "recall", _recall), (repository, "_refresh", _refresh),
         (qemu_img, "convert", convert),
     ):  # fmt: skip
         patch.setattr(module, name, old)

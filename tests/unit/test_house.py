@@ -237,4 +237,7 @@ def test_sizes(path: Path) -> None:
     if path.suffix == ".py":
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+                assert (node.end_lineno or 0) - node.lineno < 40, f"{node.name} is too long"
+    if path.suffix == ".c":
+        for name, body in re.findall(r"(?m)^(.*)\n\{\n((?s:.*?))^\}$", text):
+            assert body.count("\n") <= 40, f"{name} is too long"
