@@ -29,6 +29,7 @@ def make_facts(
     site: Site | None = None,
     ipv6: bool = True,
     first_port: int = 0,
+    accel: str = "tcg",
 ) -> NodeFacts:
     """Return the content of node.json for VMs of these resource sets, so many of each, on `name` of a layout (default:
     on one node).
@@ -43,4 +44,5 @@ def make_facts(
     )  # fmt: skip
     plans = plan_networks(step, {one.name: one for one in networks}, sets, ipv6)
     nat = choose_nat(plan_port_wishes(plans), None, [], lambda port: port >= first_port) if find_ways_out(plans) else None
-    return describe_node(step, plans, replace(site or Site(), resource_sets=dict(sets)), Held(nat, "tcg", "tests"), has_kvm=False)
+    held = Held(nat, accel, "tests")
+    return describe_node(step, plans, replace(site or Site(), resource_sets=dict(sets)), held, has_kvm=accel == "kvm")

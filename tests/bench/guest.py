@@ -1,8 +1,7 @@
-"""What a guest's disk, memory and CPUs give, against a QEMU that a careful expert types: `python -m tests.bench.guest [NAME...]`.
+"""What a guest's disk, network, memory and CPUs give, against a QEMU that a careful expert types, pairs.HAND: `python -m
+tests.bench.guest [NAME...]`.
 
-As root, on a machine with gcc and, for the disk, fio. VMs are started by the launcher, as in tests/qemu; HAND is the other one's
-command line. Both run at the same time, and are asked in turn, each round beginning with the other one. The guests are
-of a kernel and busybox: the programs are this machine's own, on a mount. Nothing here fails on a clock.
+As root, on a machine with gcc and, for the disk and the network, fio and iperf3. Nothing here fails on a clock.
 """
 
 from __future__ import annotations
@@ -16,104 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pcocc_runtime.documents.cluster import Drive, Group, Mount
 from pcocc_runtime.documents.hardware import GuestNode, Shape, Topology
-from pcocc_runtime.documents.verdict import KVM_DEVICE
 from pcocc_runtime.qemu.memory import Backing, plan_memory
 from pcocc_runtime.qemu.qmp import render_command
-from tests.bench.figures import Figure, median
+from tests.bench.figures import Figure
+from tests.bench.guest_network import measure_network
+from tests.bench.pairs import CPUS, HAND, boot_pair, compare, in_turns, open_kvm
 from tests.qemu.guests import build
-from tests.qemu.vm import APPEND, DATA, ROOT, Vm
+from tests.qemu.vm import ROOT, Vm
 
-CPUS, MEGABYTES, DISK = 2, 288, 256 << 20
 LARGE = 512  # MiB
-# KVM where it is, pinned by hand as pcocc does; the disk as QEMU's manual advises for throughput
-HAND = """
-qemu-system-x86_64 -nodefaults -display none -machine q35 -accel {accel} -cpu {cpu} -smp {cpus} -m {memory}
- -kernel {guest}/vmlinux -initrd {guest}/initrd -append {append}
- -chardev socket,id=console,path={directory}/console,server=on,wait=off -serial chardev:console
- -object iothread,id=io -drive file={directory}/hand,format=raw,if=none,id=disk,cache=none,aio=io_uring,discard=unmap
- -device virtio-blk-pci,drive=disk,iothread=io,num-queues={cpus}
- -fsdev local,id=root,path=/,security_model=none,multidevs=remap,readonly=on -device virtio-9p-pci,fsdev=root,mount_tag=root
-"""
-IN_GUEST = "mkdir /h; mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 root /h; mount --bind /dev /h/dev; echo $?"
-
-
-class Hand(Vm):
-    """The expert's QEMU, as a VM that is asked like the other one."""
-
-    def __init__(self, data: Path, guest: Path) -> None:
-        self.job, self.log, self.console = 0, data / "log0", None
-        kvm = os.access(KVM_DEVICE, os.R_OK | os.W_OK) and _kvm_works()
-        accel, cpu = ("kvm", "host,migratable=off,kvm-hint-dedicated=on") if kvm else ("tcg,thread=multi,tb-size=64", "max")
-        words = [
-            word.format(accel=accel, cpu=cpu, cpus=CPUS, memory=MEGABYTES, guest=guest, directory=data, append=APPEND)
-            for word in HAND.split()
-        ]
-        self.place = data
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    @property
-    def directory(self) -> Path:
-        """Return where its console is."""
-        return self.place
-
-
-def _kvm_works() -> bool:
-    """Tell whether KVM makes a virtual machine: KVM_CREATE_VM of linux/kvm.h."""
-    import fcntl
-
-    with open(KVM_DEVICE, "rb+", buffering=0) as device:
-        try:
-            os.close(fcntl.ioctl(device, 0xAE01, 0))
-        except OSError:
-            return False
-    return True
-
-
-def make_disk(path: Path) -> None:
-    """Make a disk full of noise: a hole costs nothing to read."""
-    noise = os.urandom(1 << 20)
-    with path.open("wb") as stream:
-        for _ in range(DISK >> 20):
-            stream.write(noise)
-        os.fsync(stream.fileno())
-    os.chown(path, 1, 1)
-
-
-def in_turns(rounds: int, ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Return what each way gives, round by round."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds):
-        for name in sorted(ways, reverse=bool(number % 2)):
-            found[name].append(ways[name]())
-    return found
-
-
-def compare(what: str, unit: str, found: dict[str, list[float]], asked: str) -> Figure:
-    """Return a figure with the median of the rounds' ratios."""
-    ratios = sorted(ours / theirs for ours, theirs in zip(found["pcocc"], found["hand"], strict=True))
-    middle = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-    return Figure(
-        f"{what}, {len(ratios)} rounds", f"ratio {median(ratios):.3f} ({middle}; {median(found['pcocc']):.1f} {unit})",
-        f"by hand {median(found['hand']):.1f} {unit}", asked,
-    )  # fmt: skip
-
-
-def _boot_pair(data: Path, guest: Path, **changes: object) -> dict[str, Vm]:
-    """Boot a VM of pcocc's and one by hand, each with this machine's files and a disk."""
-    for name in ("hand", "drive"):
-        make_disk(data / name)
-    group = Group("t", 1, cpus=CPUS, persistent=(Drive(f"{DATA}/drive", "none", "no"),), mounts=(Mount("root", "/", "9p", True),),
-                  **changes)  # type: ignore[arg-type]  # fmt: skip
-    vms: dict[str, Vm] = {"pcocc": Vm(data, guest, group), "hand": Hand(data, guest)}
-    for vm in vms.values():
-        vm.boot()
-        assert vm.run(IN_GUEST, 60).splitlines()[-1] == "0", vm.said()
-    return vms
-
-
 _JOBS = {
     "4 KiB random read at depth 32": ("randread", "4k", "iops"), "4 KiB random write at depth 32": ("randwrite", "4k", "iops"),
     "sequential read": ("read", "1m", "bw"), "sequential write": ("write", "1m", "bw"),
@@ -122,7 +33,7 @@ _JOBS = {
 
 def measure_disk(data: Path, guest: Path, rounds: int) -> list[Figure]:
     """fio(1) on a raw drive with `cache: none`, all of it noise."""
-    vms, figures = _boot_pair(data, guest), []
+    vms, figures = boot_pair(data, guest), []
     try:
         for what, (kind, size, field) in _JOBS.items():
             command = (
@@ -155,8 +66,8 @@ def _compile(data: Path) -> Path:
 def measure_compute(data: Path, guest: Path, rounds: int) -> list[Figure]:
     """STREAM's triad and an LU factorization in the guests; with KVM also against a process of the host's."""
     binary = _compile(data)
-    vms, figures = _boot_pair(data, guest), []
-    host = os.path.exists(KVM_DEVICE) and _kvm_works()
+    vms, figures = boot_pair(data, guest), []
+    host = open_kvm() is not None
     try:
         for what, words, unit in (
             ("STREAM triad", f"stream {CPUS} 96", "MB/s"), ("LU of 400 x 400", "lu 400", "Mflop/s"),
@@ -207,7 +118,8 @@ def _run_qemu(words: Sequence[str]) -> float:
 
 
 ALL: dict[str, tuple[Callable[[Path, Path, int], list[Figure]], int]] = {
-    "disk": (measure_disk, 5), "prealloc": (measure_prealloc, 7), "compute": (measure_compute, 5),
+    "disk": (measure_disk, 5), "network": (measure_network, 7), "prealloc": (measure_prealloc, 7),
+    "compute": (measure_compute, 5),
 }  # fmt: skip
 
 

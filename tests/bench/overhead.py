@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pcocc_runtime.documents.cluster import Drive, Group, Mount
 from pcocc_runtime.qemu.memory import BASE_OVERHEAD
-from tests.bench.guest import make_disk
+from tests.bench.pairs import make_disk
 from tests.machines import pretend
 from tests.qemu.guests import build
 from tests.qemu.vm import DATA, ROOT, Vm

@@ -31,7 +31,7 @@ add_modules() { # DIRECTORY NAME...: files, and their names in loading order
     awk '$1 == "insmod" && !seen[$2]++ { print $2 }')
 }
 add_modules initrd virtio_pci virtio_blk virtio_scsi ahci ata_piix sd_mod sr_mod isofs 9pnet_virtio 9p virtiofs button evdev
-add_modules net virtio_pci 9pnet_virtio 9p overlay bridge veth tun nf_tables nft_ct nft_masq nft_nat nft_limit \
+add_modules net virtio_pci virtio_net 9pnet_virtio 9p overlay bridge veth tun nf_tables nft_ct nft_masq nft_nat nft_limit \
   nft_reject_inet nft_fib_inet nft_meta_bridge nft_reject_bridge vxlan
 cat >initrd/init <<'EOF2'
 #!/bin/busybox sh

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
 from pcocc_runtime.documents.hardware import Allocation
 from pcocc_runtime.documents.image_cache import ImageCache
 from pcocc_runtime.documents.node import encode_node
+from pcocc_runtime.networks.kinds import EthernetNetwork
 from pcocc_runtime.site.site import Site
 from tests.fake_node import make_facts
 from tests.waiting import limit
@@ -65,8 +66,10 @@ class Vm:
 
     def __init__(self, data: Path, guest: Path, group: Group, job: int = 7, grace: int = 20, scratch_size: str = "",
                  cache: ImageCache | None = None, served: bool = True, part: Allocation | None = None,
-                 restart: str | None = None) -> None:
-        self.job = job
+                 restart: str | None = None, rank: int = 0, taps: Sequence[Sequence[int]] = (),
+                 kvm: int | None = None) -> None:
+        """Start it, by KVM if that is handed over, open; `taps` are queues of interfaces, on networks of ranks 0 to `rank`."""
+        self.job, self.rank = job, rank
         if group.image is None and group.kernel is None:
             kernel = "vmlinuz" if group.firmware == "uefi" else "vmlinux"  # UEFI starts PE files only
             group = replace(group, kernel=f"{GUEST}/{kernel}", initrd=f"{GUEST}/initrd", append=APPEND)
@@ -75,27 +78,35 @@ class Vm:
         scratch.mkdir(parents=True, exist_ok=True)
         os.chown(scratch, 1, 1)
         site = Site(scratch=f"{DATA}/scratch", boot_timeout=600, shutdown_grace=grace, image_cache=cache)
-        facts = encode_node(make_facts({"bare": ()}, {"bare": 1}, layout={"here": (0,)}, job=job, site=site)).decode()
+        lans = [EthernetNetwork(f"lan{number}", layer="L2") for number in range(len(taps))]
+        sets, ranks = {"bare": tuple(lan.name for lan in lans)}, tuple(range(rank + 1))
+        accel = "tcg" if kvm is None else "kvm"
+        node = make_facts(sets, {"bare": len(ranks)}, lans, layout={"here": ranks}, job=job, site=site, accel=accel)
         keys = Keys("key", "key", "key", "key")
         environ = {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0",
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SLURM_JOB_ID": str(job), "SLURM_PROCID": str(rank),
             "SLURM_CPUS_PER_TASK": str(max(group.cpus, 1)),
-            wire.ENV_TAP_FDS: "", wire.ENV_TASK_MEMORY: "512", "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
+            wire.ENV_TAP_FDS: ",".join(":".join(map(str, queues)) for queues in taps), wire.ENV_TASK_MEMORY: "512",
+            "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
             "PRETENDED": json.dumps(part) if part else "",
             "CACHE": f"image-cache: {{size: {cache.size >> 20}M, directory: {cache.directory}}}" if cache and served else "",
             wire.ENV_BOOT: encode_boot(encode_cluster(Cluster((group,), restart)), keys),
-        }  # fmt: skip
+        } | ({} if kvm is None else {wire.ENV_KVM_FD: str(kvm)})  # fmt: skip
         packages = sysconfig.get_paths()["purelib"]
-        argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages, facts]
+        argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages]
+        argv.append(encode_node(node).decode())
         self.log = data / f"log{job}"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            handed = [*(fd for queues in taps for fd in queues), *([] if kvm is None else [kvm])]
+            self.process = subprocess.Popen(
+                argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=handed
+            )
         self.console: socket.socket | None = None
 
     @property
     def directory(self) -> Path:
         """Return the VM's directory as seen from outside its namespace."""
-        return Path(f"/proc/{self.process.pid}/root/run/pcocc/{self.job}/vm0")
+        return Path(f"/proc/{self.process.pid}/root/run/pcocc/{self.job}/vm{self.rank}")
 
     def said(self) -> str:
         """Return all that launcher, keeper and QEMU wrote."""
