@@ -19,6 +19,7 @@ from pcocc_runtime.guest.user_data_parts import (
     JINJA,
     JSON_PATCH,
     PART_HANDLER,
+    SCRIPT,
     Broken,
     Part,
     is_mime,
@@ -99,6 +100,9 @@ def _take(part: Part, likely: Config, other: Config, free: bool) -> Iterator[Tol
     elif part.type not in HANDLED and part.text.strip() and not free:
         miss = find_miss(part.text)
         yield Told(miss.fault, part, miss.meant)
+    elif part.type.startswith(SCRIPT) and part.text[:1].isspace() and part.text.lstrip().startswith("#!"):
+        fault = Fault("has white space before #!, and the guest could not run it", "make #! its first characters")
+        yield Told(fault, part, False)
 
 
 def _take_config(part: Part, text: str, configs: list[Config]) -> Iterator[Told]:
