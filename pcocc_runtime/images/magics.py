@@ -133,7 +133,8 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"AFF10\r\n", Kind("a forensic image (AFF)", "unpack it first: affconvert -r {}")),
     (0, b"QEVM\0\0\0\3", Kind("the state of a machine of QEMU", _STATE)),
     (0, b"LibvirtQemudSave", Kind("the state of a machine of libvirt", _STATE)),
-    *((0, bytes([number]) + b"\xbe\xd2\xbe", Kind("the state of a machine of VMware", _STATE)) for number in range(0xD0, 0xD4)),
+    *((0, bytes([number]) + b"\xbe\xd2\xbe", Kind("the state of a machine of VMware", _STATE))
+      for number in range(0xD0, 0xD4)),
     (0, b"KDUMP   ", _other("what a kernel's memory was when it failed")),
     (0, b"xFSdump0", Kind("a backup of xfsdump", _RESTORE)), (24, b"\x6c\xea\0\0", Kind("a backup of dump", _RESTORE)),
     *((0, magic, _BOOTED) for magic in (b"ANDROID!", b"\x27\x05\x19\x56", b"\xd0\x0d\xfe\xed")),
