@@ -36,7 +36,8 @@ def _tree(what: str) -> Kind:
 
 
 def _of_macos(form: str) -> Kind:
-    return Kind(f"a sparse disk image of macOS ({form})", "convert it on a Mac: hdiutil convert {} -format UDTO -o DISK")
+    cure = "convert it on a Mac: hdiutil convert {} -format UDTO -o DISK"
+    return Kind(f"a sparse disk image of macOS ({form})", cure)
 
 
 def _other(what: str) -> Kind:
