@@ -86,7 +86,10 @@ def render(known: dict[str, dict[str, Any]]) -> str:
         rows.append(f"| `{one.name}`: {one.what} | {one.when} | {one.after} | {counts} |")
     wrong = [f"- `{name}`: {one['problem']}" for name, one in known.items() if one["well"] < one["times"]]
     where = f"Last run on Linux {platform.release().partition('-')[0]}.\n" if known else "None of it has been run yet.\n"
-    missing = "\nNot on the box, which has its host's disks: a disk that fails. Its nodes share one clock, and jump together.\n"
+    missing = (
+        "\nNot on the box, which has its host's disks: a disk that fails. Its nodes share one clock, the machine's own, and"
+        " jump\ntogether: faults of the clock are for a machine that nobody else uses meanwhile.\n"
+    )
     return (
         "\n".join([HEAD + where, *rows, *(["", "Not well:", "", *wrong] if wrong else [])]) + "\n" + missing
     )

@@ -167,6 +167,7 @@ NOTED = [
     (ARCHIVE + "- {content: 'a: 1', 'my key': 7y}\n", "has the key 'my key'"),
     (ARCHIVE + "- {content: 'a: 1', 'schlüssel': y}\n", "has the key 'schlüssel'"),
     ("hello\n", "begins with 'hello'"),
+    (CONFIG + "write_files: [{path: /x, permissions: 644}]\n", "ud:2: write_files[0].permissions is 644, which cloud-init takes"),
     ("\n#!/bin/sh\necho\n", "has white space before #!, and the guest could not run it"),
     (mime(("x-shellscript", "  #!/bin/sh\n")), "has white space before #!"),
     ('{"ignition": {"version": "3.0.0"}, "users": []}', "which cloud-init does not know"),
@@ -265,6 +266,14 @@ def test_what_the_guest_could_not_run_is_refused_unless_it_is_forced(ask: Ask, t
         ), (text, said)
         forced = ask(user_data="ud", user_data_force=True)
         assert frozen(forced).groups[0].user_data == text and words in noted(forced), (text, forced)
+
+
+def test_a_header_that_looks_like_a_scripts_is_refused(ask: Ask, tmp_path: Path) -> None:
+    """The guest takes it for a script, whose interpreter it does not have."""
+    body = "packages: [vim]\n"
+    for text in (f"#!cloud-config\n{body}", f"\n#! cloud-config\n{body}", mime(("x-shellscript", f"#!cloud_config\n{body}"))):
+        (tmp_path / "ud").write_text(text)
+        assert "write #cloud-config in place of #!" in refused(ask(user_data="ud"))
 
 
 def test_what_is_good_to_know_is_noted(ask: Ask, tmp_path: Path) -> None:
