@@ -128,9 +128,12 @@ def make_users(config: dict[str, object], keys: dict[str, list[str]], shut: list
                 stack.enter_context(mock.patch.object(kind, name, lambda *_args: False))
         cloud = types.SimpleNamespace(distro=distro, get_public_ssh_keys=list)
         more = [LOG] if "log" in inspect.signature(cc_users_groups.handle).parameters else []
-        cc_users_groups.handle("users", config, cloud, *more, [])
         stack.enter_context(mock.patch.object(cc_set_passwords, "handle_ssh_pwauth"))
-        cc_set_passwords.handle("passwords", config, cloud, *more, [])
+        try:
+            cc_users_groups.handle("users", copy.deepcopy(config), cloud, *more, [])
+        finally:  # each module runs, whatever becomes of the others
+            with contextlib.suppress(Exception):
+                cc_set_passwords.handle("passwords", config, cloud, *more, [])
 
 
 def find_failures(config: dict[str, object]) -> list[str]:
