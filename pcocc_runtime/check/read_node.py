@@ -28,6 +28,7 @@ from pcocc_runtime.system import drop, process, regular, run_as, trust
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # of root's helper (spank/helper.c)
 _PROGRAMS = (  # name, package on Debian and on RHEL, and whether jobs fail without it
     ("ip", "iproute2", "iproute", True), ("bridge", "iproute2", "iproute", True),
+    ("tc", "iproute2", "iproute-tc", False),
     ("nft", "nftables", "nftables", True),
     ("dnsmasq", "dnsmasq-base", "dnsmasq", True), ("ssh", "openssh-client", "openssh-clients", True),
     ("ssh-keygen", "openssh-client", "openssh", True), ("qemu-img", "qemu-utils", "qemu-img", True),

@@ -65,7 +65,7 @@ class Held(NamedTuple):
 class Act(NamedTuple):
     """One thing that root does for a job, `inside` its network namespace or in the host's.
 
-    `kind`: nft, ip or bridge, with its batch in `text`, and in `name` the answer where another job was faster;
+    `kind`: nft, ip, bridge or tc, with its batch in `text`, and in `name` the answer where another job was faster;
     sysctl: `name` gets the value `text`; devices, with a document of documents/devices.py; keep: what the next
     Held says; dnsmasq: the `name`-th server, with the configuration `text` and a filter `code` in hex.
     """

@@ -64,6 +64,8 @@ def _hint(error: Any) -> str:
             "put that value in quotes, or leave out its tag, the word that begins with '!': cloud-init knows only"
             " YAML's own tags"
         )
+    if "expected a single document" in str(error):
+        return "leave out the line '---': cloud-init reads one document, and nothing of a text that has two"
     if "unacceptable character #xdc" in str(error):  # half a surrogate pair: a byte that was no UTF-8
         return (
             "encode that part of the MIME message as base64: otherwise cloud-init misreads its letters that are"

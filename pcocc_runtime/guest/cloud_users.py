@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from pcocc_runtime.guest.cloud_passwords import find_expired
 from pcocc_runtime.guest.user_data_fault import Fault
 
 _OURS = "the job's key"
+_SHUT = ("false", "nologin", "true")  # programs that run no command
 _NO_HOME, _NEED_HOME = ("no_create_home", "system"), (
     "ssh_authorized_keys", "ssh_import_id", "ssh_redirect_user",
 )
@@ -52,7 +54,7 @@ def find_lockout(tree: Mapping[Any, Any], names: Identities, default: str = "") 
                 " the VM"
             )
             return Fault(str(error), hint, error.keys)
-    return None
+    return find_expired(tree, names.target, _find_owner(tree, default))
 
 
 def find_unmade(tree: Mapping[Any, Any], names: Identities, default: str = "") -> Fault | None:
@@ -87,6 +89,8 @@ def _make_all(tree: Mapping[Any, Any], names: Identities, default: str, newest: 
                 raise _ModuleFails(
                     f"gives {target!r}, the user that commands run as in the VM, other ssh keys than the job's", keys
                 )
+            if str(config.get("shell")).rpartition("/")[2] in _SHUT:
+                raise _ModuleFails(f"gives {target!r} the shell {config['shell']}, which runs no command", keys)
             return
     message = f"leaves out {target!r}, the user that commands run as in the VM"
     raise _ModuleFails(message, _blame(tree, target, default))
@@ -141,6 +145,14 @@ def _ours(names: Identities) -> list[dict[str, Any]]:
     if names.command_user not in (None, "root", names.login):
         ours.append({"name": names.command_user, "sudo": "ALL", "lock_passwd": False, **keys})
     return ours
+
+
+def _find_owner(tree: Mapping[Any, Any], default: str) -> Any:
+    """Return the name of the image's own user, empty where cloud-init does not make it (extract_default)."""
+    old = _old_user(tree)
+    entries = [one if isinstance(one, str | list) else one.get("name", "default") for one in tree.get("users") or []]
+    is_made = old or any("default" in _words(one) for one in entries if isinstance(one, str | list))
+    return old.get("name", default) if is_made else ""
 
 
 def _first_wins(configs: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:

@@ -22,6 +22,8 @@ _BARE = re.compile(r"\{%[-+]?\s*(if|elif|for|set)\s*[-+]?%\}")
 _LITERAL = re.compile(r"""[-+]?\s*(?:'([^'\\]*)'|"([^"\\]*)"|([0-9]+))\s*[-+]?""")
 _NAME = re.compile(r"[-+]?\s*([A-Za-z_]\w*)\s*[-+]?")
 _FOR = re.compile(r"\s*[A-Za-z_(][\w\s,()]*\sin[\s(\[{'\"]")
+# a loop that is gone through at least once, whatever the guest is: over a list that has an item, without a condition
+_SURE_FOR = re.compile(r".*\sin\s*(?:\[(?!\s*\]).*\]|\((?!\s*\)).*\))\s*[-+]?\s*", re.DOTALL)
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 _SET = re.compile(r"\s*([A-Za-z_]\w*)\s*=(?!=)(.*)", re.DOTALL)
 
@@ -169,10 +171,12 @@ class _Rendering:
         self.exact = False
         if word in _BLOCKS:
             self._values.pop(rest.strip(" \t\n-+"), None)
-            branch = "always" if word in _ALWAYS else "hidden" if word in _HIDDEN else "if"
+            always = word in _ALWAYS or (word == "for" and _SURE_FOR.fullmatch(rest))
+            branch = "always" if always else "hidden" if word in _HIDDEN else "if"
             self._open.append((word, branch))
         elif word in ("else", "elif") and self._open:
-            self._open[-1] = (self._open[-1][0], word)
+            opened, branch = self._open[-1]
+            self._open[-1] = (opened, "hidden" if branch == "always" else word)
         elif word.startswith("end") and word[3:] in _BLOCKS and self._open:
             self._open.pop()
 

@@ -19,14 +19,15 @@ from pcocc_runtime.guest.user_data_parts import (
     JINJA,
     JSON_PATCH,
     PART_HANDLER,
+    SCRIPT,
     Broken,
     Part,
     is_mime,
     parse_parts,
     type_of,
 )
-from pcocc_runtime.guest.user_data_unhandled import find_miss
-from pcocc_runtime.settings.numbers import HINT, find_odd_numbers
+from pcocc_runtime.guest.user_data_unhandled import find_miss, is_misspelt
+from pcocc_runtime.settings.numbers import HINT, find_decimal_modes, find_odd_numbers
 from pcocc_runtime.settings.tree import Node, TooMuch, parse_yaml
 
 _WHOLE = Part("", "")
@@ -99,6 +100,11 @@ def _take(part: Part, likely: Config, other: Config, free: bool) -> Iterator[Tol
     elif part.type not in HANDLED and part.text.strip() and not free:
         miss = find_miss(part.text)
         yield Told(miss.fault, part, miss.meant)
+    elif part.type == SCRIPT and is_misspelt(part.text):
+        yield Told(find_miss(part.text).fault, part, True)
+    elif part.type.startswith(SCRIPT) and part.text[:1].isspace() and part.text.lstrip().startswith("#!"):
+        fault = Fault("has white space before #!, and the guest could not run it", "make #! its first characters")
+        yield Told(fault, part, False)
 
 
 def _take_config(part: Part, text: str, configs: list[Config]) -> Iterator[Told]:
@@ -143,6 +149,9 @@ def _find_numbers(tree: Node, part: Part) -> Iterator[Told]:
             Fault(f"{node.path} is {node.raw}, which is the number {node.value} in YAML", HINT), part, False,
             node.line,
         )
+    for node in find_decimal_modes(tree):
+        fault = Fault(f"{node.path} is {node.raw}, which cloud-init takes for mode {node.value:o}", f"write '0{node.raw}'")
+        yield Told(fault, part, False, node.line)
 
 
 def _merge(config: Config, tree: Mapping[Any, Any], part: Part) -> None:

@@ -19,8 +19,9 @@ CONFIG, JSON_PATCH, JINJA, ARCHIVE = (
 )
 INCLUDES = ("text/x-include-url", "text/x-include-once-url")
 PART_HANDLER = "text/part-handler"
+SCRIPT = "text/x-shellscript"
 HANDLED = frozenset({
-    CONFIG, JSON_PATCH, JINJA, PART_HANDLER, "text/x-shellscript", "text/cloud-boothook",
+    CONFIG, JSON_PATCH, JINJA, PART_HANDLER, SCRIPT, "text/cloud-boothook",
     "text/x-shellscript-per-boot", "text/x-shellscript-per-instance", "text/x-shellscript-per-once",
 })  # fmt: skip
 # how a text of each type begins, the longer first (handlers.INCLUSION_TYPES_MAP)
@@ -36,10 +37,10 @@ _BEGINNINGS = {
     "#cloud-config": CONFIG,
     "#part-handler": PART_HANDLER,
     "#include": "text/x-include-url",
-    "#!": "text/x-shellscript",
+    "#!": SCRIPT,
 }
 # types whose text says what it really is
-_UNNAMED = ("text/plain", "text/x-not-multipart", "text/x-shellscript")
+_UNNAMED = ("text/plain", "text/x-not-multipart", SCRIPT)
 _GZIPPED = frozenset(
     f"application/{name}"
     for name in (

@@ -64,6 +64,11 @@ def find_miss(text: str) -> Miss:
     return Miss(Fault(message, hint or f"cloud-init reads what begins with {HEADER}, #! and the like"), False)
 
 
+def is_misspelt(text: str) -> bool:
+    """Tell whether a text begins with a misspelt header, such as `#!cloud-config`, which would be a script's."""
+    return _NEAR.fullmatch(text.lstrip().split("\n", 1)[0].strip()) is not None
+
+
 def _find_cause(text: str) -> str | None:
     """Return how to make cloud-init know a text, if the cause is plain."""
     if text.startswith(_BOM):
@@ -90,7 +95,7 @@ def _is_meant(text: str) -> bool:
     if type_of(text) in (CONFIG, ARCHIVE, JSON_PATCH):
         return True
     if text.startswith("#!"):
-        return False
+        return is_misspelt(text)
     if decoded := _decode(text):
         return _is_config(decoded)
     lines = text.splitlines()

@@ -35,6 +35,11 @@ def _tree(what: str) -> Kind:
     )
 
 
+def _of_macos(form: str) -> Kind:
+    cure = "convert it on a Mac: hdiutil convert {} -format UDTO -o DISK"
+    return Kind(f"a sparse disk image of macOS ({form})", cure)
+
+
 def _other(what: str) -> Kind:
     return Kind(what, "name the disk image")
 
@@ -58,12 +63,17 @@ _LUKS = Kind(
 _RESTORE, _STATE = "restore it to a disk, and import that", "import the disk of that machine: a state has none"
 _BOOTED = Kind("a program that firmware starts", "it is not a disk: build one with a boot loader from it")
 _TORRENT = Kind("a torrent, not the file itself", "fetch what it names with a BitTorrent client")
+_ENCASE = Kind("an EnCase image (EWF)", "unpack it first: ewfexport -t DISK -f raw {}")
 _SCRIPT, _PICTURE = _other("a script"), _other("a picture")
 _KERNEL = Kind("a Linux kernel", "use it as 'kernel: {{path: {}}}' in a template")
 _CPIO = Kind("a cpio archive, as an initrd is", "with a kernel it is 'kernel: {{path: ..., initrd: {}}}' in a template")
 _TEXT = Kind("a text", "look into it: head {}; a disk image is not text")
 _PARALLELS = _converted("a Parallels disk (.hds)", "parallels")
 VMDK_DESCRIPTOR = _converted("the descriptor of a VMDK image whose data are in other files", "vmdk")
+VMDK_EXTENT = Kind(
+    "a part of a VMDK image (seSparse), whose descriptor is another file",
+    "convert its descriptor, the small file beside {}: qemu-img convert -f vmdk -O qcow2 NAME.vmdk NEW.qcow2",
+)
 QCOW1 = _converted("a qcow image of version 1", "qcow")
 ISO = "an ISO 9660 image, as of a CD"
 
@@ -103,7 +113,9 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
         ),
     ),
     (0, b"\x3a\xff\x26\xed", Kind("a sparse image of Android", "unpack it first: simg2img {} DISK")),
-    (0, b"EVF\t\r\n\xff\0", Kind("an EnCase image (EWF)", "unpack it first: ewfexport -t DISK -f raw {}")),
+    *((0, magic, _ENCASE) for magic in (b"EVF\t\r\n\xff\0", b"EVF2\r\n\x81\0")),
+    (0, b"sprs", _of_macos("sparseimage")), (0, b"shdw\0\0\0\1", _of_macos("ASIF")),
+    (0, b"\xbe\xba\xfe\xca\0\0\0\0", VMDK_EXTENT),
     (
         0, b"MSWIM\0\0\0",
         Kind("an image of Windows' installer (WIM)", "install it to a disk, and import that"),
@@ -114,6 +126,7 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"\x45\x3d\xcd\x28", _tree("a cramfs file system")), (257, b"ustar", _TAR),
     *((0, magic, _CPIO) for magic in (b"070701", b"070702", b"070707", b"\xc7\x71", b"\x71\xc7")),
     (0, b"-rom1fs-", _tree("a romfs file system")), (0, b"UBI#\1", _tree("an image of flash memory (UBI)")),
+    (0, b"\x85\x19\3\x20", _tree("an image of flash memory (JFFS2)")),
     (0, b"partclone-image", Kind("a backup of partclone, as Clonezilla makes", _RESTORE)),
     (0, b"FsArCh_", Kind("a backup of fsarchiver", _RESTORE)),
     (0, b"btrfs-stream\0", Kind("a stream of btrfs send", _RESTORE)),
@@ -121,8 +134,11 @@ _KINDS: tuple[tuple[int, bytes, Kind], ...] = (  # where the magic is, and what 
     (0, b"AFF10\r\n", Kind("a forensic image (AFF)", "unpack it first: affconvert -r {}")),
     (0, b"QEVM\0\0\0\3", Kind("the state of a machine of QEMU", _STATE)),
     (0, b"LibvirtQemudSave", Kind("the state of a machine of libvirt", _STATE)),
-    (0, b"\xd2\xbe\xd2\xbe", Kind("the state of a machine of VMware", _STATE)),
-    (0, b"ANDROID!", _BOOTED), (0, b"\x27\x05\x19\x56", _BOOTED),
+    *((0, bytes([number]) + b"\xbe\xd2\xbe", Kind("the state of a machine of VMware", _STATE))
+      for number in range(0xD0, 0xD4)),
+    (0, b"KDUMP   ", _other("what a kernel's memory was when it failed")),
+    (0, b"xFSdump0", Kind("a backup of xfsdump", _RESTORE)), (24, b"\x6c\xea\0\0", Kind("a backup of dump", _RESTORE)),
+    *((0, magic, _BOOTED) for magic in (b"ANDROID!", b"\x27\x05\x19\x56", b"\xd0\x0d\xfe\xed")),
     (56, b"ARM\x64", _KERNEL),
     (0, b"SQLite format 3\0", _other("a database")),
     (0, b"\x89PNG\r\n\x1a\n", _PICTURE),
@@ -194,6 +210,8 @@ def is_iso(head: bytes) -> bool:
 _BARE = (  # where the magic is, and what has it: sources as above
     (1080, b"\x53\xef", "an ext file system"), (0, b"XFSB", "an XFS file system"), (4086, b"SWAPSPACE2", "swap space"),
     (512, b"LABELONE", "a physical volume of LVM"), (4096, b"\xfc\x4e\x2b\xa9", "a member of a RAID"),
+    (1024, b"\x10\x20\xf5\xf2", "an F2FS file system"), (1040, b"\x8f\x13", "a Minix file system"),
+    (4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca", "a bcachefs file system"),
 )  # fmt: skip
 
 

@@ -39,9 +39,9 @@ _OWNER = 0
 class HostFacts:
     """What the host is like: addresses of the job's nodes by name, its own as they see it, its bridges by name.
 
-    With `queues`, its taps have several queues. With `forwards`, it routes between all its interfaces; without,
-    `closed` names the interfaces whose packets it does not route. `rules` are its routing rules as ip(8) shows
-    them, `machine` is what uname(2) says.
+    With `queues`, its taps have several queues; with `tc`, it has tc(8). With `forwards`, it routes between all its
+    interfaces; without, `closed` names the interfaces whose packets it does not route. `rules` are its routing
+    rules as ip(8) shows them, `machine` is what uname(2) says.
     """
 
     forwards: bool = True
@@ -52,6 +52,7 @@ class HostFacts:
     machine: str = "x86_64"
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
     queues: bool = False
+    tc: bool = False
 
 
 def plan_acts(job: int, plans: Sequence[NetworkPlan], held: Nat | None, host: HostFacts) -> tuple[Act, ...]:
@@ -145,6 +146,12 @@ def _inside(job: int, plans: tuple[NetworkPlan, ...], held: Nat | None, host: Ho
     yield from _set(True, "0", *(f"bridge/{name}" for name in _BRIDGE_HOOKS))
     yield Act("nft", True, nft_inside.render_firewall(job, plans, held))
     yield from _ip(True, _devices(plans, host.queues))
+    if host.queues and host.tc:
+        # Else each of a tap's 256 possible queues gets a qdisc of its own, with memory for 1,500 packets, as the tap
+        # comes up. The tap keeps packets in queues of QEMU's anyway, and has no need of others (drivers/net/tun.c).
+        lines = [f"qdisc replace dev {tap.name} root noqueue\n" for plan in plans for tap in plan.taps]
+        yield Act("tc", True, "".join(lines))
+    yield from _ip(True, _tap_ports(plans))
     for plan in plans:
         if isinstance(plan, Routed):
             yield from _settings(plan)
@@ -181,11 +188,15 @@ def _devices(plans: tuple[NetworkPlan, ...], queues: bool) -> Iterator[str]:
 
 
 def _taps(plan: NetworkPlan, queues: str) -> Iterator[str]:
-    for tap in plan.taps:
-        yield f"tuntap add dev {tap.name} mode tap user {_OWNER} vnet_hdr{queues}"
-        yield f"link set {tap.name} mtu {plan.spec.mtu} master {plan.bridge} up"
-        if isinstance(plan, Segment):
-            yield f"link set {tap.name} type bridge_slave group_fwd_mask {_ANY_GROUP}"
+    return (f"tuntap add dev {tap.name} mode tap user {_OWNER} vnet_hdr{queues}" for tap in plan.taps)
+
+
+def _tap_ports(plans: tuple[NetworkPlan, ...]) -> Iterator[str]:
+    for plan in plans:
+        for tap in plan.taps:
+            yield f"link set {tap.name} mtu {plan.spec.mtu} master {plan.bridge} up"
+            if isinstance(plan, Segment):
+                yield f"link set {tap.name} type bridge_slave group_fwd_mask {_ANY_GROUP}"
 
 
 def _settings(plan: Routed) -> Iterator[Act]:

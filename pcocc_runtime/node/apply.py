@@ -54,14 +54,14 @@ def _carry_out(job: int, act: Act) -> None:
         words = ["dnsmasq", f"--conf-file=/{conf}", "--keep-in-foreground", "--pid-file", "--log-facility=-"]
         code, hint = bytes.fromhex(act.code), "install the package dnsmasq-base"
         confined.start_confined(words, own, code, str(naming.STATE_DIR), b"started, version", hint)
-    elif act.kind in ("ip", "bridge"):
+    elif act.kind in ("ip", "bridge", "tc"):
         run_batch(act)
     else:
         raise NodeError(f"the planner asks for {act.kind!r}", hint="this is a bug in pcocc: please report it")
 
 
 def run_batch(act: Act) -> None:
-    """Run ip or bridge; an address in use is a tunnel's UDP port, which any user can hold."""
+    """Run ip, bridge or tc; an address in use is a tunnel's UDP port, which any user can hold."""
     try:
         process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
     except NodeError as error:

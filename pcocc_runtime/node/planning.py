@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import shutil
 from dataclasses import replace
 from pathlib import PurePath
 from typing import IO
@@ -79,7 +80,7 @@ def work_out(request: str, confdir: str, question: IO[bytes], answer: IO[bytes])
     with doing("looking up the names of the job's nodes"):
         facts = host.read_host(step, plans)  # this may take long; root claims the node meanwhile
     held = decode_held(question.readline(MAX_LINE + 1))
-    facts = replace(facts, queues=site.network_queues > 1)
+    facts = replace(facts, queues=site.network_queues > 1, tc=shutil.which("tc") is not None)
     answer.write(encode_line(_plan_work(step, site, plans, functions, held, facts)))
 
 

@@ -9,6 +9,7 @@ from pcocc_runtime.settings.tree import Node
 
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+")
+_DECIMAL_MODE = re.compile(r"[1-7][0-7]{2,3}")
 _OCTAL_MEANT = "permissions"  # of files, in a cloud-config
 HINT = "write the number that is meant, or put it in quotes if it is text"
 
@@ -26,6 +27,18 @@ def find_odd_numbers(node: Node, sixties: bool = False) -> Iterator[Node]:
         _OCTAL.fullmatch(node.raw) or (sixties and _SIXTIES.fullmatch(node.raw))
     ):
         yield node
+
+
+def find_decimal_modes(node: Node) -> Iterator[Node]:
+    """Yield the permissions below a node that were meant as octal digits, and are a decimal number."""
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            if key == _OCTAL_MEANT and isinstance(child.value, int) and _DECIMAL_MODE.fullmatch(child.raw):
+                yield child
+            yield from find_decimal_modes(child)
+    elif isinstance(node.value, tuple):
+        for child in node.value:
+            yield from find_decimal_modes(child)
 
 
 def find_number_notes(node: Node) -> list[str]:

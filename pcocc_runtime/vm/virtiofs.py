@@ -23,7 +23,10 @@ from pcocc_runtime.qemu.virtiofsd import plan_virtiofsd_argv
 from pcocc_runtime.system import children, qemu_descriptors
 from pcocc_runtime.system.libc import LIBC, mount, require
 
-_HINT = "install virtiofsd on the node (Debian 12: qemu-system-common), or export with type 9p"
+_HINT = (
+    "install virtiofsd on the node (Debian's package virtiofsd; on Debian 12 qemu-system-common),"
+    " or export with type 9p"
+)
 # linux/sched.h
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x8000000, 0x10000000, 0x40000000
 _MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000  # linux/mount.h

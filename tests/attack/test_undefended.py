@@ -31,3 +31,16 @@ def test_without_its_defence_each_attack_succeeds(name: str) -> None:
         done.stdout + done.stderr
     )
     assert len(stopped) == harmless and succeeded, f"defended by something else: {stopped}\n{done.stdout}"
+
+
+def test_forty_attacks_and_more_are_shown_to_succeed() -> None:
+    """Those above, and those that are tried twice where they are, now and `before`; docs/trust.md has a table of them."""
+    argv = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "tests/attack/test_repositories.py"]
+    listed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    twice = len(re.findall(r"(?m)^tests/.*\[.*before", listed))
+    assert sum(len(one.attacks) for one in DEFENCES.values()) + twice >= 40
+    told = (ROOT / "docs/trust.md").read_text()
+    rows = {name: int(count) for name, count in re.findall(r"(?m)^\| (.*?) \| (\d+) \|", told)}
+    for name, one in DEFENCES.items():
+        assert name in rows and (rows[name] == len(one.attacks) or one.attacks[0].endswith("[*]")), name
+    assert rows["directories of a shared repository"] == twice

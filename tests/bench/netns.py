@@ -26,6 +26,7 @@ from tests.netns.fabric import HELPER, Guest, Node, connect, release, request
 
 PEERS, OWN, EACH = 1023, 64, 10
 SIZES = (1, 64, 128, 256, 384, 512, 640, 768, 896, 1024)  # nodes
+SHAPES = ((1, 1), (1, 9), (8, 9), (64, 1), (64, 3), (64, 9))  # VMs and networks
 PLOT = Path(__file__).resolve().parents[2] / "docs" / "planning.svg"
 JOB = 12
 
@@ -205,7 +206,37 @@ def measure_dhcp(directory: Path, rounds: int) -> None:
         node.close()
 
 
-ALL = {"plan": (measure_plan, 5), "node": (measure_node, 9), "dhcp": (measure_dhcp, 5), "path": (measure_path, 15)}
+def measure_taps(directory: Path, rounds: int) -> None:
+    """Set-up and release of a node by VMs and networks, each network with a domain of its own, as its time follows its taps."""
+    node = Node(directory, "taps")
+    stepd = subprocess.Popen(["sleep", "3600"])
+    try:
+        for vms, networks in SHAPES:
+            names = [f"n{number}" for number in range(networks)]
+            settings = "{{int-network: 10.{}.0.0/16, domain-name: {}.x}}"
+            node.configure({name: settings.format(number, name) for number, name in enumerate(names)}, {"all": names})
+            head = [f"job {JOB}", "step 0", "uid 65534", "gid 65534", f"stepd {stepd.pid}", "index 0"]
+            text = "\n".join([*head, f"layout 127.0.0.1 0-{vms - 1}", f"sets all:{vms}", "end", ""])
+            made, gone = [], []
+            for _ in range(rounds):
+                made.append(timed(lambda text=text: node.helper("setup", text)))
+                gone.append(timed(lambda: node.helper("release", release(JOB))))
+            told = "; ".join(
+                f"{what} {wall:.2f} s wall, {cpu:.2f} s CPU"
+                for what, found in (("set-up", made), ("release", gone))
+                for wall, cpu in [map(statistics.median, zip(*found, strict=True))]
+            )
+            print(f"{vms} VMs, {networks} networks, {vms * networks} taps: {told} (medians of {rounds})", flush=True)
+    finally:
+        stepd.kill()
+        stepd.wait()
+        node.close()
+
+
+ALL = {
+    "plan": (measure_plan, 5), "node": (measure_node, 9), "taps": (measure_taps, 5), "dhcp": (measure_dhcp, 5),
+    "path": (measure_path, 15),
+}  # fmt: skip
 
 
 def main() -> None:

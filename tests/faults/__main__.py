@@ -41,11 +41,11 @@ def main() -> int:
 
 
 def prepare() -> None:
-    """Have the box up, for this campaign alone."""
+    """Have the box up, for this campaign alone, and without jobs of a box that was not taken down."""
     STATE.mkdir(exist_ok=True)
     globals()["_lock"] = lock = (STATE / "tests.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    for words in (["up", "--cpus", "8"], ["image", "tiny"]):
+    for words in (["down"], ["up", "--cpus", "8"], ["image", "tiny"]):
         subprocess.run([ROOT / "tests/box", *words], stdin=subprocess.DEVNULL, check=True)
 
 

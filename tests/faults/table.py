@@ -151,14 +151,15 @@ def planner_killed(box: Box) -> None:
 @fault("virtiofsd killed", "while it serves a guest", "the VM ends with the job")
 def virtiofsd_killed(box: Box) -> None:
     with scene.booting(box, "--pcocc-mount=data=/home/alice,type=virtiofs") as (_started, _job):
-        hunt.kill_when_seen(r"virtiofsd .*", "n2")
+        hunt.kill_when_seen(r"^\S*/virtiofsd ", "n2")
 
 
 @fault(
     "the copier of an image cache killed", "as it copies", "the VM boots from another copy, or from the image"
 )
 def cache_copier_killed(box: Box) -> None:
-    with scene.cached(box) as name, hunt.hunted(r"libexec/pcocc/cache", "n1"):
+    # from its beginning: the shell that has started the service names the copier too
+    with scene.cached(box) as name, hunt.hunted(r"^/usr/bin/python3 \S+ \S*libexec/pcocc/cache", "n1"):
         scene.boot_works(box, f"--pcocc-image={name}")
 
 
@@ -218,7 +219,9 @@ def own_run_full(box: Box) -> None:
 
 @fault("the node's /run full", "before the set-up", "told")
 def run_full(box: Box) -> None:
-    with box.changed("mount -o remount,size=4k /run", "mount -o remount,size=50% /run", "n2"):
+    used = "$(df --block-size=1k --output=used /run | tail -n 1)"  # the kernel refuses less
+    do = f"mount -o remount,size=$(({used} + 4))k /run"
+    with box.changed(do, "mount -o remount,size=50% /run", "n2"):
         scene.boot_fails(box)
 
 

@@ -129,6 +129,12 @@ NAMED = [
     (b"\xe2\xe1\xf5\xe0", 1024, "an EROFS file system"),
     (b"version https://git-lfs.github.com", 0, "a pointer of Git LFS"),
     (b"SKUL\xba\xbe", 0, "a LUKS container"), (b"-FVE-FS-", 3, "a disk of BitLocker"), (b"070707", 0, "a cpio archive"),
+    (b"EVF2\r\n\x81\0", 0, "an EnCase image"), (b"sprs", 0, "a sparse disk image of macOS (sparseimage)"),
+    (b"shdw\0\0\0\1", 0, "a sparse disk image of macOS (ASIF)"),
+    (b"\xbe\xba\xfe\xca\0\0\0\0", 0, "a part of a VMDK image (seSparse)"),
+    (b"\xd0\xbe\xd2\xbe", 0, "the state of a machine of VMware"), (b"KDUMP   ", 0, "what a kernel's memory was"),
+    (b"xFSdump0", 0, "a backup of xfsdump"), (b"\x6c\xea\0\0", 24, "a backup of dump"),
+    (b"\xd0\x0d\xfe\xed", 0, "a program that firmware starts"), (b"\x85\x19\3\x20", 0, "an image of flash memory (JFFS2)"),
     (b"partclone-image", 0, "a backup of partclone"), (b"btrfs-stream\0", 0, "a stream of btrfs send"),
     (b"\xac\xcb\xba\xf5\2\0\0\0", 8, "a stream of zfs send"), (b"QEVM\0\0\0\3", 0, "the state of a machine of QEMU"),
     (b"LibvirtQemudSave", 0, "the state of a machine of libvirt"), (b"ANDROID!", 0, "a program that firmware starts"),
@@ -197,6 +203,7 @@ def test_a_sif_is_named(pcocc: Pcocc, repo: Repo, tmp_path: Path) -> None:
     ("at", "magic", "what"),
     [
         (1080, b"\x53\xef", "an ext file system"), (0, b"XFSB", "an XFS file system"), (4086, b"SWAPSPACE2", "swap space"),
+        (1024, b"\x10\x20\xf5\xf2", "an F2FS file system"), (1040, b"\x8f\x13", "a Minix file system"),
         (512, b"LABELONE", "a physical volume of LVM"),
     ],
 )  # fmt: skip

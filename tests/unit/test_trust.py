@@ -68,9 +68,9 @@ def test_the_programs_that_root_starts_are_the_ones_it_names() -> None:
     # the kind of an act is looked at before it is a program's name
     assert (
         found.pop("act.kind", None) == {"node.apply"}
-        and 'act.kind in ("ip", "bridge")' in MODULES["node.apply"].read_text()
+        and 'act.kind in ("ip", "bridge", "tc")' in MODULES["node.apply"].read_text()
     )
-    assert named == set(found) - {"?", "str(qemu)"} | {"bridge"}, found
+    assert named == set(found) - {"?", "str(qemu)"} | {"bridge", "tc"}, found
     assert found.get("?", set()) | found.get("str(qemu)", set()) <= {"node.probe"}, "QEMU, as nobody"
 
 

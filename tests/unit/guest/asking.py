@@ -21,5 +21,5 @@ def ask_cloud_init(texts: list[str], command_user: str | None = None) -> list[di
 
 
 def lets_in(found: dict[str, Any], name: str = "alice") -> bool:
-    """Tell whether the job's key, and no other, lets one in as a user."""
-    return bool(found["keys"].get(name) == [KEYS.user_public])
+    """Tell whether the job's key, and no other, lets one in as a user, whose commands run then."""
+    return bool(found["keys"].get(name) == [KEYS.user_public]) and name not in found["shut"]

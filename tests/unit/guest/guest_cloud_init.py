@@ -1,9 +1,9 @@
 """Run by Debian's own python3: what cloud-init makes of whole user-data, from its bytes to the users that it would create.
 
 A line of JSON in for each case, and one out: {"user_data": base64, "vendor_data": text} -> {"raised": the
-error that ends its first stage, "keys": the ssh keys of each user made, "failed": the modules that fail,
-"warned": what it logs}. Its own code runs, from the processor of user-data and its handlers to the module of
-users; only what would change this machine is replaced.
+error that ends its first stage, "keys": the ssh keys of each user made, "shut": who could run no command all the
+same, "failed": the modules that fail, "warned": what it logs}. Its own code runs, from the processor of user-data
+and its handlers to the modules of users and passwords; only what would change this machine is replaced.
 """
 
 import base64
@@ -21,7 +21,7 @@ from unittest import mock
 
 from cloud_source import Source
 from cloudinit import distros, handlers, helpers, stages, user_data, util
-from cloudinit.config import cc_users_groups, cc_write_files
+from cloudinit.config import cc_set_passwords, cc_users_groups, cc_write_files
 from cloudinit.handlers.cloud_config import CloudConfigPartHandler
 from cloudinit.handlers.jinja_template import JinjaTemplatePartHandler
 from cloudinit.settings import CFG_BUILTIN, PER_INSTANCE
@@ -95,8 +95,8 @@ def read(directory: Path, text: bytes, vendor: str) -> dict[str, object]:
     return helpers.ConfigMerger(paths, source, [], copy.deepcopy(IMAGE)).cfg
 
 
-def make_users(config: dict[str, object], keys: dict[str, list[str]]) -> None:
-    """Have cloud-init's module of users make them, with no command run."""
+def make_users(config: dict[str, object], keys: dict[str, list[str]], shut: list[str]) -> None:
+    """Have cloud-init's modules of users and passwords make them, with no command run."""
 
     def is_known(name: str) -> bool:
         if not isinstance(name, str):
@@ -108,6 +108,10 @@ def make_users(config: dict[str, object], keys: dict[str, list[str]]) -> None:
 
     def run(argv: list[str], _data: object = None, **_more: object) -> tuple[str, str]:
         [os.fsencode(word) for word in argv]  # as subprocess has it
+        if argv[0] == "passwd" and "--expire" in argv:
+            shut.append(argv[-1])
+        if argv[0] == "useradd" and "--shell" in argv and argv[argv.index("--shell") + 1].endswith("nologin"):
+            shut.append(argv[1])
         return "{}", ""
 
     kind = distros.fetch("debian")
@@ -124,7 +128,12 @@ def make_users(config: dict[str, object], keys: dict[str, list[str]]) -> None:
                 stack.enter_context(mock.patch.object(kind, name, lambda *_args: False))
         cloud = types.SimpleNamespace(distro=distro, get_public_ssh_keys=list)
         more = [LOG] if "log" in inspect.signature(cc_users_groups.handle).parameters else []
-        cc_users_groups.handle("users", config, cloud, *more, [])
+        stack.enter_context(mock.patch.object(cc_set_passwords, "handle_ssh_pwauth"))
+        try:
+            cc_users_groups.handle("users", copy.deepcopy(config), cloud, *more, [])
+        finally:  # each module runs, whatever becomes of the others
+            with contextlib.suppress(Exception):
+                cc_set_passwords.handle("passwords", config, cloud, *more, [])
 
 
 def find_failures(config: dict[str, object]) -> list[str]:
@@ -148,6 +157,7 @@ def find_failures(config: dict[str, object]) -> list[str]:
 
 def judge(case: dict[str, str]) -> dict[str, object]:
     keys: dict[str, list[str]] = {}
+    shut: list[str] = []
     warnings, failed, raised = Warnings(), [], ""
     root = logging.getLogger()
     root.handlers, root.level = [warnings], logging.WARNING
@@ -155,13 +165,13 @@ def judge(case: dict[str, str]) -> dict[str, object]:
         try:
             config = read(Path(directory), base64.b64decode(case["user_data"]), case["vendor_data"])
         except Exception as error:
-            return {"raised": f"{type(error).__name__}: {error}", "keys": {}, "failed": [], "warned": warnings.lines}
+            return {"raised": f"{type(error).__name__}: {error}", "keys": {}, "shut": [], "failed": [], "warned": warnings.lines}
         try:
-            make_users(copy.deepcopy(config), keys)
+            make_users(copy.deepcopy(config), keys, shut)
         except Exception as error:
             failed.append(f"users: {type(error).__name__}: {error}")
         failed += find_failures(copy.deepcopy(config))
-    return {"raised": raised, "keys": keys, "failed": failed, "warned": warnings.lines}
+    return {"raised": raised, "keys": keys, "shut": shut, "failed": failed, "warned": warnings.lines}
 
 
 def main() -> None:

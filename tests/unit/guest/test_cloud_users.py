@@ -22,6 +22,11 @@ SETTINGS: dict[str, list[Any]] = {
     "snapuser": ["x@y"], "sudo": ["a", ["a"]], "lock_passwd": [False], "shell": ["/bin/x"],
     "merge_how": ["dict(replace)+list()+str()", "list(append)+dict(no_replace)"], "passwd": ["x"],
 }  # fmt: skip
+PASSWORDS: list[Any] = [
+    {"list": "alice:x\nbob:y"}, {"list": ["debian:R"]}, {"list": ["root:x", "alice:$6$a$b"]}, {"list": "alice"}, {},
+    {"users": [{"name": "alice"}, {"name": "root", "type": "text", "password": "x"}]},
+    {"users": [{"name": "debian"}], "expire": "no"}, {"expire": 1, "list": "default:x"}, {"expire": False},
+]  # fmt: skip
 GROUPS = ["a,b", ["a"], {"a": ["bob"]}, 7, [7], {"a": None}, [{"a": "bob"}], {"a": [7]}, None, {7: ["a"]}]
 
 
@@ -42,6 +47,10 @@ def make_tree(dice: random.Random) -> dict[str, Any]:
         tree["user"] = make_user(dice)
     if dice.random() < 0.2:
         tree["groups"] = dice.choice(GROUPS)
+    if dice.random() < 0.2:
+        tree["password"] = "x"
+    if dice.random() < 0.2:
+        tree["chpasswd"] = dice.choice(PASSWORDS)
     return tree
 
 

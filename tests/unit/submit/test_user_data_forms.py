@@ -111,6 +111,16 @@ REFUSED = [
     (CONFIG + "users: [{name: alice, ssh_redirect_user: true}]\n", "ud:2: users[0]: ssh_redirect_user does not go with ssh keys"),
     (CONFIG + "users: [{name: alice, system: true}]\n", "ud:2: users[0]: system does not go with ssh keys"),
     (CONFIG + "users: [{name: alice, groups: [7]}]\n", "ud:2: users[0]: groups must be a list of names"),
+    (CONFIG + "user: {name: alice, shell: /usr/sbin/nologin}\n", "ud:2: user: gives 'alice' the shell /usr/sbin/nologin"),
+    (CONFIG + "users: [default]\nchpasswd: {list: \"bob:x\\nalice:secret\"}\n", "ud:3: chpasswd: lets the password of 'alice'"),
+    (CONFIG + "chpasswd:\n  list: |\n    alice:secret\n", "ud:2: chpasswd: lets the password of 'alice', the user that"),
+    (CONFIG + "chpasswd: {users: [{name: alice, password: x, type: text}]}\n", "ud:2: chpasswd: lets the password of 'alice'"),
+    (CONFIG + "chpasswd: {expire: yes, users: [{name: alice, type: RANDOM}]}\n", "ud:2: chpasswd: lets the password of 'alice'"),
+    (CONFIG + "user: alice\npassword: x\n", "ud:3: password: lets the password of 'alice'"),
+    (mime(("cloud-config", "chpasswd: {list: ['alice:RANDOM']}\n")), "chpasswd: lets the password of 'alice'"),
+    (JINJA + CONFIG + "chpasswd: {list: ['alice:RANDOM']}\n", "ud:3: chpasswd: lets the password of 'alice'"),
+    (CONFIG + "packages: [vim]\n---\nruncmd: [ls]\n", "line 3: expected a single document"),
+    (JINJA + CONFIG + "users:\n{% for x in ['a', 'b'] %}\n  {{ x }}: 1\n{% endfor %}\n", "ud:3: users: must be a list, not a"),
     (CONFIG + "groups: [7]\n", "ud:2: groups[0]: is not a group that cloud-init can make"),
     (CONFIG + "vendor_data: {enabled: false}\n", "ud:2: vendor_data: keeps cloud-init from reading"),
     (CONFIG + "runcmd: echo hello\n", "ud:2: runcmd: cannot be run"),
@@ -159,6 +169,9 @@ NOTED = [
     (ARCHIVE + "- {content: 'a: 1', 'my key': 7y}\n", "has the key 'my key'"),
     (ARCHIVE + "- {content: 'a: 1', 'schlüssel': y}\n", "has the key 'schlüssel'"),
     ("hello\n", "begins with 'hello'"),
+    (CONFIG + "write_files: [{path: /x, permissions: 644}]\n", "ud:2: write_files[0].permissions is 644, which cloud-init takes"),
+    ("\n#!/bin/sh\necho\n", "has white space before #!, and the guest could not run it"),
+    (mime(("x-shellscript", "  #!/bin/sh\n")), "has white space before #!"),
     ('{"ignition": {"version": "3.0.0"}, "users": []}', "which cloud-init does not know"),
     ("version: v1alpha1\nmachine: {type: worker}\n", "which cloud-init does not know"),
     ("#ps1_sysnative\nusers: x\n", "which cloud-init does not know"),
@@ -221,7 +234,12 @@ SILENT = [
     JINJA + CONFIG + "{% macro f() %}users: bob{% endmacro %}\n{% set y %}users: eve{% endset %}\npackages: [a]\n",
     JINJA + CONFIG + "{% for x in [1] %}\na{{ x }}: 1\n{% else %}\nb: 1\n{% endfor %}{% set y = 1 %}\nc: '{{ y }}'\n",
     mime(("cloud-config", "a: é\n")),
+    JINJA + CONFIG + "users:\n{% for x in ['a', 'b'] %}\n- name: {{ x }}\n{% else %}\n  bob: 1\n{% endfor %}\n",
     CONFIG + "users: []\n", CONFIG + "users: [{name: bob, sudo: [a, b]}]\n",
+    CONFIG + "chpasswd: {expire: false, list: ['alice:x']}\n", CONFIG + "chpasswd: {list: ['root:x', 'bob:y']}\n",
+    CONFIG + "password: x\n", CONFIG + "user: alice\npassword: x\nchpasswd: {expire: 0}\n",
+    CONFIG + "chpasswd: {users: [{name: bob}, {name: alice, type: other}]}\n",
+    CONFIG + "users: [{name: alice, shell: /usr/sbin/nologin}, {name: bob, shell: /bin/false}]\n",
     CONFIG + "users: [{name: bob, ssh-authorized-keys: [x]}]\n",
     CONFIG + "write_files: [{path: /x, permissions: 0644}]\n", CONFIG + "disable_root: 0\n", CONFIG + "ssh_pwauth: 1\n",
     CONFIG + "brand_new_key: 1\n", CONFIG + "packages: [{apt: [vim]}]\n", CONFIG + "runcmd:\n",
@@ -250,6 +268,14 @@ def test_what_the_guest_could_not_run_is_refused_unless_it_is_forced(ask: Ask, t
         ), (text, said)
         forced = ask(user_data="ud", user_data_force=True)
         assert frozen(forced).groups[0].user_data == text and words in noted(forced), (text, forced)
+
+
+def test_a_header_that_looks_like_a_scripts_is_refused(ask: Ask, tmp_path: Path) -> None:
+    """The guest takes it for a script, whose interpreter it does not have."""
+    body = "packages: [vim]\n"
+    for text in (f"#!cloud-config\n{body}", f"\n#! cloud-config\n{body}", mime(("x-shellscript", f"#!cloud_config\n{body}"))):
+        (tmp_path / "ud").write_text(text)
+        assert "write #cloud-config in place of #!" in refused(ask(user_data="ud"))
 
 
 def test_what_is_good_to_know_is_noted(ask: Ask, tmp_path: Path) -> None:
