@@ -6,17 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.node.node import Node, accelerator, submit_cluster
+from tests.node.node import Node, accelerator, restart_slurm, submit_cluster
 from tests.waiting import wait_for
 
 SLURM, CGROUP = "/etc/slurm/slurm.conf", "/etc/slurm/cgroup.conf"
 SETTINGS = "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/affinity\n"
-
-
-def restart(node: Node) -> None:
-    """Restart Slurm's daemons, and wait until they have found each other."""
-    node.out("systemctl restart slurmctld slurmd")
-    wait_for(lambda: node.run("sinfo --noheader --format=%T").stdout == "idle\n", "the node's state", 120, 1)
 
 
 @pytest.fixture
@@ -25,11 +19,11 @@ def no_cgroups(node: Node, unshared: None) -> Iterator[None]:
     kept = {path: node.read(path) for path in (SLURM, CGROUP)}
     node.write(SLURM, re.sub("(?m)^(ProctrackType|TaskPlugin)=.*\n", "", f"{kept[SLURM]}\n") + SETTINGS)
     node.write(CGROUP, f"{kept[CGROUP]}\nCgroupPlugin=disabled\n")
-    restart(node)
+    restart_slurm(node)
     yield
     for path, text in kept.items():
         node.write(path, f"{text}\n")
-    restart(node)
+    restart_slurm(node)
 
 
 def test_vms_run_without_cgroups_and_outlive_slurmd(node: Node, no_cgroups: None) -> None:
