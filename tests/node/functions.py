@@ -46,7 +46,10 @@ _TEMPLATES = """
 fabric:
   inherits: tiny
   resource-set: fabric
-  kernel: {path: /srv/images/vmlinux-node, initrd: /srv/images/initrd-node}
+  kernel:
+    path: /srv/images/vmlinux-node
+    initrd: /srv/images/initrd-node
+    append: APPEND
 both: {inherits: fabric, devices: {nvme: 1}}
 disk: {inherits: tiny, devices: {nvme: 1}}
 reader: {inherits: tiny, devices: {nvme: 1}, image: /srv/images/reader.raw, kernel: null}
@@ -78,6 +81,9 @@ def begin(node: Node, *kinds: str) -> dict[str, Functions]:
     interface = node.out("basename /sys/bus/pci/drivers/igb/*:*/net/*")
     pools = f"devices: {{nvme: {{addresses: {json.dumps(find_places(node, 'nvme'))}}}}}" if "nvme" in kinds else "devices: {}"
     templates = _TEMPLATES if "nvme" in kinds else "\n".join(line for line in _TEMPLATES.splitlines() if "nvme" not in line)
+    append = re.search(r"(?m)^ +append: (.*)$", node.read("/etc/pcocc/templates.yaml"))
+    assert append, "the kernel's command line in tests/machinelib/site/templates.yaml"
+    templates = templates.replace("APPEND", append[1])
     texts = (_NETWORKS.format(interface=interface), _SETS, templates, pools)
     for name, text in zip(_CONFIG, texts, strict=True):
         kept = node.read(f"/etc/pcocc/{name}.yaml.kept")
@@ -104,11 +110,13 @@ def parse_gres(shown: str) -> Sequence[Functions]:
 
 
 def end(node: Node) -> None:
-    """Undo `begin`: the functions are gone, and the site is as before."""
+    """Undo `begin`: the functions are gone, and the site is as before. A job of a test that has failed ends before that."""
+    node.out("scancel --user=alice; scancel --user=bob")
+    node.wait_idle()
     node.out("systemctl stop slurmd; systemctl disable --quiet pcocc-devices functions")
     node.out(f"systemctl stop functions pcocc-devices; rm -f {MAKER} {UNIT}; systemctl daemon-reload")
-    node.out("for one in /sys/bus/pci/drivers/{igb,nvme}/*:*/sriov_numvfs; do [ ! -e $one ] || echo 0 >$one; done".replace(
-        "{igb,nvme}/*:*/sriov_numvfs", "igb/*:*/sriov_numvfs /sys/bus/pci/drivers/nvme/*:*/sriov_numvfs"))
+    counts = "/sys/bus/pci/drivers/igb/*:*/sriov_numvfs /sys/bus/pci/drivers/nvme/*:*/sriov_numvfs"
+    node.out(f"for one in {counts}; do [ ! -e $one ] || echo 0 >$one; done")
     node.out("for one in /etc/pcocc/*.kept /etc/slurm/*.kept; do mv $one ${one%.kept}; done")
     node.out("pcocc config policy; touch /etc/slurm/job_submit.lua")
     restart_slurm(node)

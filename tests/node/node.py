@@ -200,7 +200,8 @@ class SharedVms:
     def ensure(self) -> Job:
         """Return the job, whose VMs are up."""
         if self.job is None or self.node.is_over(self.job.number):
-            self.job = submit_cluster(self.node, self._template, *self._more)
+            self.job = submit(self.node, self._template, *self._more)
+        self.job.wait_until_up()
         return self.job
 
     def end(self) -> None:
