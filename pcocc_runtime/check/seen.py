@@ -185,7 +185,7 @@ class Cache:
 class Cgroups:
     """How Slurm confines tasks, and which hierarchies are mounted below /sys/fs/cgroup: v1, v2, or both.
 
-    `old` are all of version 1 that the kernel has, wherever they are mounted; `unified`: /sys/fs/cgroup itself is version 2.
+    `old` are all of version 1, wherever they are mounted; `unified`: version 2 is at /sys/fs/cgroup itself.
     """
 
     settings: Mapping[str, str]

@@ -150,7 +150,7 @@ def _accelerator(plan: VmPlan) -> list[str]:
 
 
 def _machine(plan: VmPlan) -> list[str]:
-    # other machines have neither. A HPET keeps QEMU's main thread ticking long after the guest has turned to KVM's timer
+    # other machines have neither. A HPET keeps QEMU's main thread ticking when the guest has long turned to KVM's timer
     ours = machine_kind(plan.machine).startswith(("q35", "pc"))
     hpet = ",hpet=off" if ours and plan.accel == "kvm" and "hpet=" not in plan.machine else ""
     vmport = ",vmport=off" if ours else ""
