@@ -42,7 +42,7 @@ def _allow_pinning(job: int) -> None:
 def take_back(job: int) -> None:
     """Take back what `give` has given: afterwards the devices are root's again, and on no network.
 
-    ip(8) fails for functions that are not there any more: it is not asked about them again, and -force goes on with others.
+    ip(8) fails for functions that are not there any more: it is asked once, and -force goes on with the others.
     """
     kept = decode_devices(Path(naming.STATE_DIR, f"{job}.devices").read_bytes())
     there = [path for path in kept.devices if os.path.exists(path)]
