@@ -7,7 +7,7 @@ from tests.node.node import Job, Node
 from tests.waiting import wait_for
 
 # the interface of the function in a guest, which igbvf drives
-_FIND = "cd /sys/class/net; for one in *; do readlink -f $one/device/driver | grep -q /igbvf && echo $one; done"
+_FIND = "cd /sys/class/net; for one in *; do case $(readlink -f $one/device/driver) in */igbvf) echo $one ;; esac; done"
 NOBODYS = "00:00:00:00:00:00"
 
 
