@@ -82,16 +82,19 @@ def judge_cgroups(one: seen.Cgroups) -> Iterator[Finding]:
 
 def _find_gaps(one: seen.Cgroups) -> Iterator[Finding]:
     plugin = one.settings.get("CgroupPlugin", "")
+    chosen = "cgroup/v2" if one.unified and plugin == "autodetect" else plugin
     if not one.mounted:
         yield Finding(
             FAILED, "no cgroup hierarchy is mounted at /sys/fs/cgroup",
             "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
         )
-    if plugin.endswith("v2") and "v1" in one.mounted:
+    if chosen.endswith("v2") and one.old:
+        mend = "cgroup_no_v1=all on the kernel's command line, and unmount what 'grep ^cgroup /proc/mounts' shows"
         yield Finding(
-            FAILED, "CgroupPlugin is cgroup/v2, and hierarchies of version 1 are mounted, which Slurm refuses",
-            "boot with systemd.unified_cgroup_hierarchy=1 and without controllers of version 1, or set"
-            " CgroupPlugin=cgroup/v1",
+            FAILED,
+            f"CgroupPlugin is {plugin}, and hierarchies of version 1 are mounted ({', '.join(one.old)}): slurmd does"
+            " not start with them",
+            mend if one.unified else "boot with systemd.unified_cgroup_hierarchy=1, or set CgroupPlugin=cgroup/v1",
         )  # fmt: skip
     if not one.settings:
         return  # slurmctld is silent, which is told elsewhere

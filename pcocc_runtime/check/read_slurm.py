@@ -108,7 +108,10 @@ def read_versions(qemu: str) -> seen.Versions:
 
 def read_cgroups(settings: Mapping[str, str]) -> seen.Cgroups:
     """Return how Slurm confines tasks, and what is mounted for that."""
-    return seen.Cgroups(settings, texts.parse_hierarchies(Path("/proc/self/mountinfo").read_text()))
+    mountinfo, own = Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
+    return seen.Cgroups(
+        settings, texts.parse_hierarchies(mountinfo), texts.parse_old_groups(own), texts.is_unified(mountinfo)
+    )
 
 
 def read_clock(shown: str) -> seen.Clock:

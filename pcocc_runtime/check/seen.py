@@ -183,10 +183,15 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Cgroups:
-    """How Slurm confines tasks, and which hierarchies are mounted at /sys/fs/cgroup: v1, v2, or both."""
+    """How Slurm confines tasks, and which hierarchies are mounted below /sys/fs/cgroup: v1, v2, or both.
+
+    `old` are all of version 1, wherever they are mounted; `unified`: version 2 is at /sys/fs/cgroup itself.
+    """
 
     settings: Mapping[str, str]
     mounted: frozenset[str]
+    old: tuple[str, ...] = ()
+    unified: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,16 @@ def parse_hierarchies(mountinfo: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def parse_old_groups(groups: str) -> tuple[str, ...]:
+    """Return the hierarchies of version 1 in /proc/PID/cgroup, by their controllers or names (cgroups(7))."""
+    return tuple(re.findall(r"(?m)^[1-9]\d*:([^:\n]+):", groups))
+
+
+def is_unified(mountinfo: str) -> bool:
+    """Tell whether version 2 is mounted at /sys/fs/cgroup itself, where Slurm then takes cgroup/v2 by itself."""
+    return re.search(r"(?m)^(\S+ ){4}/sys/fs/cgroup .* - cgroup2 ", mountinfo) is not None
+
+
 def parse_tables(text: str) -> tuple[str, ...]:
     """Return the tables of `nft list tables` as FAMILY NAME."""
     return tuple(re.findall(r"(?m)^table (\S+ \S+)$", text))

@@ -150,14 +150,16 @@ def _accelerator(plan: VmPlan) -> list[str]:
 
 
 def _machine(plan: VmPlan) -> list[str]:
-    # other machines have no port vmport
-    vmport = ",vmport=off" if machine_kind(plan.machine).startswith(("q35", "pc")) else ""
+    # other machines have neither. A HPET keeps QEMU's main thread ticking when the guest has long turned to KVM's timer
+    ours = machine_kind(plan.machine).startswith(("q35", "pc"))
+    hpet = ",hpet=off" if ours and plan.accel == "kvm" and "hpet=" not in plan.machine else ""
+    vmport = ",vmport=off" if ours else ""
     has, shared = plan.abilities.has, bool(plan.filesystems)
     objects, memory, nodes = plan_memory(plan.memory, plan.topology, plan.backing, shared, has)
     caches = plan_caches(plan.topology, has)
     return [
         *objects,
-        "-machine", f"{plan.machine}{vmport},dump-guest-core=off{memory}{caches}",
+        "-machine", f"{plan.machine}{vmport}{hpet},dump-guest-core=off{memory}{caches}",
         "-cpu", plan_cpu(plan.accel, plan.cpu_model, plan.topology, plan.topoext),
         "-smp", plan_smp(plan.topology), "-m", f"size={plan.memory}M", *nodes,
         "-rtc", "base=utc,driftfix=slew",

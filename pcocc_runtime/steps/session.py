@@ -23,7 +23,15 @@ from pcocc_runtime.guest.environment import find_changes, plan_batch_environment
 from pcocc_runtime.guest.script import render_script, render_signal
 from pcocc_runtime.guest.ssh import ssh_argv
 from pcocc_runtime.steps.environment import take_environment_before
-from pcocc_runtime.steps.reaching import Approach, AttachError, StepVm, cut_off, job_directory, read_complaint
+from pcocc_runtime.steps.reaching import (
+    Approach,
+    AttachError,
+    StepVm,
+    cut_off,
+    job_directory,
+    pause_after,
+    read_complaint,
+)
 from pcocc_runtime.steps.signals import Signals, ignore
 from pcocc_runtime.system.used import mark_command
 
@@ -64,12 +72,12 @@ def run_command(argv: Sequence[str], script: bool = False) -> int:
 def read_cluster(vm: str) -> Members:
     """Return what this node's launchers wrote about the cluster; waits for it while the cluster boots."""
     directory = job_directory()
-    deadline = time.monotonic() + BOOT_SECONDS
+    begin = time.monotonic()
     try:
         while (members := find_members(directory)) is None:
-            if time.monotonic() > deadline or not _is_set_up(directory):
+            if (waited := time.monotonic() - begin) > BOOT_SECONDS or not _is_set_up(directory):
                 raise cut_off(vm)
-            time.sleep(0.05)  # another srun of the job is booting it; nothing announces the file
+            time.sleep(pause_after(waited))  # another srun of the job is booting it; nothing announces the file
     except ValueError as error:
         raise AttachError(
             f"pcocc: error: {vm} cannot be reached: {error}\nhint: check that all nodes have the same version"

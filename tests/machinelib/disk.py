@@ -15,13 +15,16 @@ MEGABYTES = 6144  # most of it is a hole in a file
 IMAGES = "srv/images"  # in the machine, for guests
 FETCHED = "root/debian-12-genericcloud-amd64.qcow2"  # what the reader of docs/admin.md has fetched: here it is a smaller one
 _MODULES = ("virtio_pci", "virtio_blk", "ext4")
+# of a guest that starts from the node's kernel, since its own knows no igbvf: what tiny itself would load later, too
+_GUEST_MODULES = (*_MODULES, "virtio_net", "virtio_console", "virtio-rng", "isofs", "button", "evdev", "igbvf", "nvme")
 _INIT = """#!/bin/busybox sh
 B=/bin/busybox
 $B mount -t devtmpfs dev /dev
 for module in {modules}; do $B insmod /modules/$module; done
-$B mount -t ext4 -o rw,noatime /dev/vda /root
+$B mount -t ext4 -o rw,noatime {device} /root
+[ -d /dev/pts ] || $B mkdir /dev/pts /dev/shm
 $B mount -o move /dev /root/dev
-exec $B switch_root /root /sbin/init
+exec $B switch_root /root {init}
 """
 
 
@@ -41,7 +44,11 @@ def ensure_disk(place: Place) -> bool:
     _configure(tree, new, tiny)
     version = next((tree / "lib/modules").iterdir()).name
     (new / "vmlinux").write_bytes(_unpack_kernel((tree / f"boot/vmlinuz-{version}").read_bytes()))
-    _make_initrd(tree, version, new / "initrd")
+    _make_initrd(tree, version, new / "initrd", _MODULES, device="/dev/vda", init="/sbin/init")
+    _make_initrd(tree, version, tree / IMAGES / "initrd-node", _GUEST_MODULES, device="/dev/vda1", init="/etc/init")
+    shutil.copyfile(new / "vmlinux", tree / IMAGES / "vmlinux-node")
+    for path in (tree / IMAGES).iterdir():
+        path.chmod(0o644)
     with (new / "disk.ext4").open("xb") as stream:
         stream.truncate(MEGABYTES << 20)
     _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^metadata_csum", "-m", "0", "-E",
@@ -78,8 +85,6 @@ def _configure(tree: Path, new: Path, tiny: Path) -> None:
     images.mkdir(parents=True)
     shutil.copyfile(tiny, tree / FETCHED)
     _unpack_guest(tiny, images, new / "guest.raw")
-    for path in images.iterdir():
-        path.chmod(0o644)
 
 
 def _unpack_guest(image: Path, target: Path, raw: Path) -> None:
@@ -103,14 +108,14 @@ def _unpack_kernel(image: bytes) -> bytes:
     raise MachineError("Debian's kernel is packed in a way that is not known here: see tests/machinelib/disk.py")
 
 
-def _make_initrd(tree: Path, version: str, file: Path) -> None:
-    """Pack the modules that find the disk, and a busybox that loads them."""
+def _make_initrd(tree: Path, version: str, file: Path, modules: Sequence[str], device: str, init: str) -> None:
+    """Pack modules, such as those that find the disk, and a busybox that loads them, mounts `device`, and becomes `init`."""
     base = tree / "initrd"
     for name in ("bin", "dev", "modules", "root"):
         (base / name).mkdir(parents=True)
     shutil.copy(tree / "bin/busybox", base / "bin/busybox")
     names = []
-    for path in _find_modules(tree, version):
+    for path in _find_modules(tree, version, modules):
         packed = path.read_bytes()
         data = (
             subprocess.run(["xz", "-dc"], input=packed, stdout=subprocess.PIPE, check=True).stdout
@@ -119,17 +124,17 @@ def _make_initrd(tree: Path, version: str, file: Path) -> None:
         )
         names.append(path.name.removesuffix(".xz"))
         (base / "modules" / names[-1]).write_bytes(data)
-    (base / "init").write_text(_INIT.format(modules=" ".join(names)))
+    (base / "init").write_text(_INIT.format(modules=" ".join(names), device=device, init=init))
     (base / "init").chmod(0o755)
     with file.open("wb") as stream:
         subprocess.run(["sh", "-c", "find . | cpio --quiet -o -H newc"], cwd=base, stdout=stream, check=True)
     _remove(base)
 
 
-def _find_modules(tree: Path, version: str) -> list[Path]:
+def _find_modules(tree: Path, version: str, modules: Sequence[str]) -> list[Path]:
     """Return the files of the modules in the order in which they load."""
     found: dict[Path, None] = {}
-    for module in _MODULES:
+    for module in modules:
         shown = _run("modprobe", "-d", tree, "-S", version, "--show-depends", module)
         found |= {Path(line.split()[1]): None for line in shown.splitlines() if line.startswith("insmod ")}
     return list(found)

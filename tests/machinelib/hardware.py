@@ -15,8 +15,11 @@ _KERNEL = (
 )
 
 
-def render_argv() -> list[str]:
-    """Return the command that runs the machine inside its own root directory; its memory and disks are below FILES."""
+def render_argv(threads: int = 1) -> list[str]:
+    """Return the command that runs the machine inside its own root directory; its memory and disks are below FILES.
+
+    Its cores have so many threads each; it has CPUS of these in all.
+    """
     # emulated SVM needs `max`; a kernel that is no boot image starts by PVH
     cpu = ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-M", "q35,kernel-irqchip=split"]
     boot = ["-kernel", f"{FILES}/disk/vmlinux", "-initrd", f"{FILES}/disk/initrd", "-append", _KERNEL]
@@ -26,15 +29,15 @@ def render_argv() -> list[str]:
         "qemu-system-x86_64", "-name", "pcocc-node-machine,debug-threads=on", "-nodefaults", "-no-user-config",
         "-display", "none",
     ]
-    return [*first, *cpu, *_memory(), *boot, *doors, *_own_devices(), *_second_complex()]
+    return [*first, *cpu, *_memory(threads), *boot, *doors, *_own_devices(), *_second_complex()]
 
 
-def _memory() -> list[str]:
-    half, cores = MEGABYTES // 2, CPUS // 2
-    words = ["-m", str(MEGABYTES), "-smp", f"{CPUS},sockets=2,cores={cores},threads=1"]
+def _memory(threads: int) -> list[str]:
+    half, cpus = MEGABYTES // 2, CPUS // 2
+    words = ["-m", str(MEGABYTES), "-smp", f"{CPUS},sockets=2,cores={cpus // threads},threads={threads}"]
     for node in (0, 1):
         words += ["-object", f"memory-backend-ram,id=memory{node},size={half}M"]
-        words += ["-numa", f"node,nodeid={node},cpus={node * cores}-{node * cores + cores - 1},memdev=memory{node}"]
+        words += ["-numa", f"node,nodeid={node},cpus={node * cpus}-{node * cpus + cpus - 1},memdev=memory{node}"]
     for one, other in ((0, 1), (1, 0)):
         words += ["-numa", f"dist,src={one},dst={other},val=21"]
     return words

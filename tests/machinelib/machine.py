@@ -114,13 +114,13 @@ def _make_disk(place: Place, base: str, kind: str) -> None:
         raise MachineError("the machine's disk cannot be made")
 
 
-def _start(place: Place, *more: str) -> None:
+def _start(place: Place, *more: str, threads: int = 1) -> None:
     """Start QEMU, with further words, and learn the way to the machine's sshd."""
     if place.sockets.exists():
         shutil.rmtree(place.sockets)
     place.sockets.mkdir(mode=0o700)
     daemon = ["-daemonize", "-pidfile", f"{hardware.FILES}/running/qemu.pid", "-D", f"{hardware.FILES}/running/log"]
-    argv = _inside(place, *hardware.render_argv(), *daemon, *more)
+    argv = _inside(place, *hardware.render_argv(threads), *daemon, *more)
     done = subprocess.run(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
     )
@@ -186,10 +186,13 @@ def _answers(place: Place) -> bool:
         return False
 
 
-def power_cycle(place: Place) -> None:
-    """Take the machine's power away and give it back: it boots from its disk as it is then, and has its NVMe controller."""
+def power_cycle(place: Place, threads: int = 1) -> None:
+    """Take the machine's power away and give it back: it boots from its disk as it is then, and has its NVMe controller.
+
+    Its cores have so many threads each from then on.
+    """
     stop(place)
-    _start(place, *hardware.render_nvme())
+    _start(place, *hardware.render_nvme(), threads=threads)
     wait_up(place, BOOT_PATIENCE)
 
 

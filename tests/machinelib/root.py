@@ -11,11 +11,13 @@ from tests.releaselib.root import NEW, ensure_made
 from .place import Place
 
 SUITE = "trixie"
-# the last two lines are what our packages depend on, which tests/packaging looks at: the machine reaches no mirror
+# virtiofsd is what our package recommends; the last two lines are what our packages depend on, which tests/packaging looks
+# at: the machine reaches no mirror
 _PACKAGES = """
 systemd-sysv udev dbus openssh-server iproute2 iputils-ping procps psmisc pciutils util-linux-extra numactl kmod e2fsprogs netbase
 linux-image-amd64 nvme-cli busybox-static strace xz-utils zstd
 munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins
+virtiofsd
 qemu-system-x86 qemu-utils nftables dnsmasq-base openssh-client
 python3 python3-yaml python3-pyroute2 python3-pycdlib python3-dnspython python3-cffi-backend libpython3.13
 """

@@ -11,7 +11,7 @@ import pytest
 
 from tests.machinelib.machine import find_pid
 from tests.machinelib.place import Place
-from tests.node.node import Job, Node, submit_cluster
+from tests.node.node import Job, Node, SharedVms
 
 _LOGS = "journalctl --boot --no-pager --lines=60; tail -n 40 /var/log/slurm/slurmd.log /var/log/slurm/slurmctld.log"
 _CONSOLES = "tail -n 10 /run/pcocc/*/vm*/console.log 2>/dev/null"
@@ -33,40 +33,22 @@ def node() -> Iterator[Node]:
     one.wait_idle()
 
 
-class _Shared:
-    """The VMs that tests share: booted for the first test that asks for them, and again when a test has ended them."""
-
-    def __init__(self, node: Node) -> None:
-        self.node, self.job = node, None
-
-    job: Job | None
-
-    def ensure(self) -> Job:
-        if self.job is None or self.node.is_over(self.job.number):
-            self.job = submit_cluster(self.node, "tiny:2")
-        return self.job
-
-    def end(self) -> None:
-        if self.job is not None and not self.node.is_over(self.job.number):
-            self.job.end()
-
-
 @pytest.fixture(scope="session")
-def shared(node: Node) -> Iterator[_Shared]:
+def shared(node: Node) -> Iterator[SharedVms]:
     """What keeps the VMs."""
-    one = _Shared(node)
+    one = SharedVms(node, "tiny:2")
     yield one
     one.end()
 
 
 @pytest.fixture
-def cluster(shared: _Shared) -> Job:
+def cluster(shared: SharedVms) -> Job:
     """A job of alice's with two VMs that are up."""
     return shared.ensure()
 
 
 @pytest.fixture
-def unshared(shared: _Shared) -> None:
+def unshared(shared: SharedVms) -> None:
     """The VMs that tests share have ended, until a test asks for them again."""
     shared.end()
 

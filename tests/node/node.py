@@ -15,6 +15,7 @@ from tests.machinelib.place import Place
 from tests.machinelib.ssh import Done
 from tests.waiting import limit, wait_for
 
+_SLURMD_SAYS = "systemctl status --no-pager slurmd slurmctld; sinfo --Node --long"
 VERDICT = "/run/pcocc/.state/accel.json"
 SYSTEMD_JOB = "/system.slice/node_slurmstepd.scope/job_{}"  # Slurm's cgroup of a job, where systemd gives slurmstepd a scope
 
@@ -84,10 +85,10 @@ class Node:
         """Return what there is of pcocc's jobs."""
         return status.find_leftovers(self.place)
 
-    def power_cycle(self) -> None:
-        """Take the machine's power away and give it back; wait until it is up."""
+    def power_cycle(self, threads: int = 1) -> None:
+        """Take the machine's power away and give it back, with so many threads in each core; wait until it is up."""
         self.history.append("power cycle")
-        machine.power_cycle(self.place)
+        machine.power_cycle(self.place, threads)
         assert (
             self.run("systemctl is-system-running --wait", timeout=machine.BOOT_PATIENCE).stdout == "running\n"
         ), self.out("systemctl --failed")
@@ -95,15 +96,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Job:
-    """A batch job of alice's with VMs; steps are started with the environment that its script had."""
+    """A batch job with VMs; steps are started with the environment that its script had."""
 
     node: Node
     number: int
+    user: str = "alice"
 
     def srun(self, *words: str, timeout: float = 300) -> Done:
         """Run srun in the job."""
         script = f". ~/job{self.number}; exec srun {shlex.join(words)}"
-        return self.node.run(["bash", "-c", script], "alice", timeout=timeout)
+        return self.node.run(["bash", "-c", script], self.user, timeout=timeout)
 
     def vm(self, command: str, vms: str = "vm0", timeout: float = 300) -> str:
         """Run a shell's command in VMs; it must succeed; return its output."""
@@ -113,7 +115,7 @@ class Job:
 
     def log(self) -> str:
         """Return what the job's script has printed."""
-        return self.node.run(["cat", f"/home/alice/job{self.number}.log"]).stdout
+        return self.node.run(["cat", f"/home/{self.user}/job{self.number}.log"]).stdout
 
     def wait_for_qemus(self, count: int) -> dict[str, int]:
         """Wait until the node is set up for the job, and return the process of each of its VMs, which boot from then on."""
@@ -129,7 +131,7 @@ class Job:
         """Wait until a step has run in its VMs."""
 
         def is_up() -> bool:
-            if self.node.run(["test", "-e", f"/home/alice/job{self.number}"]).returncode == 0:
+            if self.node.run(["test", "-e", f"/home/{self.user}/job{self.number}"]).returncode == 0:
                 return True
             log = self.log()
             assert "is emulated" not in log and not self.node.is_over(self.number), log  # in a VM that takes an hour
@@ -139,7 +141,7 @@ class Job:
 
     def end(self) -> None:
         """End the job, and wait until nothing of it is left; other jobs may go on, such as that of the VMs that tests share."""
-        self.node.run(["scancel", str(self.number)], "alice")
+        self.node.run(["scancel", str(self.number)], self.user)
         wait_for(lambda: self.node.is_over(self.number), f"the end of job {self.number}", 120, 1)
         if status.list_jobs(self.node.place):
             wait_for(lambda: not self.leftovers(), lambda: f"left: {self.leftovers()}", 120, 1)
@@ -149,6 +151,12 @@ class Job:
     def leftovers(self) -> list[str]:
         """Return what of pcocc is there and has the job's number."""
         return find_own(self.number, self.node.leftovers())
+
+
+def restart_slurm(node: Node) -> None:
+    """Restart Slurm's daemons, and wait until they have found each other."""
+    node.out("systemctl restart slurmctld slurmd")
+    wait_for(lambda: node.run("sinfo --noheader --format=%T").stdout == "idle\n", lambda: node.run(_SLURMD_SAYS).stdout, 120, 1)
 
 
 def find_own(job: int, lines: Sequence[str]) -> list[str]:
@@ -167,16 +175,36 @@ def accelerator(node: Node, pid: int) -> str:
     return words[words.index("-accel") + 1]
 
 
-def submit(node: Node, template: str, *more: str) -> Job:
+def submit(node: Node, template: str, *more: str, user: str = "alice") -> Job:
     """Submit a batch job that boots its VMs and stays, with more options of sbatch; return it at once."""
-    script = "#!/bin/bash\nexport -p >~/job$SLURM_JOB_ID.new\nsrun --pcocc-vm -l hostname >~/names || exit\n"
+    script = "#!/bin/bash\nexport -p >~/job$SLURM_JOB_ID.new\nsrun --pcocc-vm -l hostname >~/names$SLURM_JOB_ID || exit\n"
     script += "mv ~/job$SLURM_JOB_ID.new ~/job$SLURM_JOB_ID\nexec tail -f /dev/null\n"
-    options = [f"--pcocc-template={template}", "--output=/home/alice/job%j.log", "--parsable", *more]
-    return Job(node, int(node.out(["sbatch", *options], "alice", data=script.encode())))
+    options = [f"--pcocc-template={template}", f"--output=/home/{user}/job%j.log", "--parsable", *more]
+    return Job(node, int(node.out(["sbatch", *options], user, data=script.encode())), user)
 
 
-def submit_cluster(node: Node, template: str, *more: str) -> Job:
+def submit_cluster(node: Node, template: str, *more: str, user: str = "alice") -> Job:
     """Do the same, but return the job when its VMs are up."""
-    job = submit(node, template, *more)
+    job = submit(node, template, *more, user=user)
     job.wait_until_up()
     return job
+
+
+class SharedVms:
+    """VMs that tests share: booted for the first test that asks for them, and again when a test has ended them."""
+
+    def __init__(self, node: Node, template: str, *more: str) -> None:
+        self.node, self._template, self._more = node, template, more
+        self.job: Job | None = None
+
+    def ensure(self) -> Job:
+        """Return the job, whose VMs are up."""
+        if self.job is None or self.node.is_over(self.job.number):
+            self.job = submit(self.node, self._template, *self._more)
+        self.job.wait_until_up()
+        return self.job
+
+    def end(self) -> None:
+        """End the job, if it has not ended."""
+        if self.job is not None and not self.node.is_over(self.job.number):
+            self.job.end()

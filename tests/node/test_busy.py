@@ -63,3 +63,23 @@ def test_a_node_is_set_up_in_time_where_all_cpus_are_taken(node: Node, spinning:
     job.wait_for_qemus(1)
     assert "took longer than it may" not in job.log() and "have ended" not in job.log(), job.log()
     job.end()
+
+
+NFT, STUCK = "/usr/sbin/nft", "/srv/stuck"
+
+
+@pytest.fixture
+def stuck_nft(node: Node, spinning: None) -> Iterator[None]:
+    """The same node, on which nft does nothing, and uses no CPU time, while the file STUCK is there."""
+    node.out(f"cp {NFT} /srv/nft; touch {STUCK}")
+    node.write("/srv/nft.sh", f'#!/bin/sh\n[ ! -e {STUCK} ] || exec sleep 1000\nexec /srv/nft "$@"\n')
+    node.out(f"chmod 755 /srv/nft.sh; mount --bind /srv/nft.sh {NFT}")
+    yield
+    node.out(f"umount {NFT}; rm -f /srv/nft /srv/nft.sh {STUCK}")
+
+
+def test_a_helper_that_gets_nowhere_is_ended_and_says_what_took_so_long(node: Node, stuck_nft: None) -> None:
+    done = node.run(["srun", "--pcocc-template=tiny", "true"], "alice", timeout=600)
+    assert done.returncode != 0 and "took longer than it may, running nft" in done.stderr, done.stderr
+    node.out(f"rm {STUCK}; systemctl restart slurmd")  # which takes back what was begun
+    node.wait_idle()

@@ -7,7 +7,7 @@ from tests.node.node import SYSTEMD_JOB, Job, Node, accelerator, read_verdict
 
 
 def test_a_batch_job_has_a_cluster_of_vms(node: Node, cluster: Job) -> None:
-    assert sorted(node.read("/home/alice/names").splitlines()) == ["0: vm0", "1: vm1"]
+    assert sorted(node.read(f"/home/alice/names{cluster.number}").splitlines()) == ["0: vm0", "1: vm1"]
     assert cluster.vm("ping -c 1 -W 60 vm1 >/dev/null && whoami") == "alice"
     assert cluster.srun("--pcocc-vm=vm1", "sh", "-c", "exit 7").returncode == 7
 

@@ -6,17 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.node.node import Node, accelerator, submit_cluster
+from tests.node.node import Node, accelerator, restart_slurm, submit_cluster
 from tests.waiting import wait_for
 
 SLURM, CGROUP = "/etc/slurm/slurm.conf", "/etc/slurm/cgroup.conf"
 SETTINGS = "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/affinity\n"
-
-
-def restart(node: Node) -> None:
-    """Restart Slurm's daemons, and wait until they have found each other."""
-    node.out("systemctl restart slurmctld slurmd")
-    wait_for(lambda: node.run("sinfo --noheader --format=%T").stdout == "idle\n", "the node's state", 120, 1)
 
 
 @pytest.fixture
@@ -25,11 +19,11 @@ def no_cgroups(node: Node, unshared: None) -> Iterator[None]:
     kept = {path: node.read(path) for path in (SLURM, CGROUP)}
     node.write(SLURM, re.sub("(?m)^(ProctrackType|TaskPlugin)=.*\n", "", f"{kept[SLURM]}\n") + SETTINGS)
     node.write(CGROUP, f"{kept[CGROUP]}\nCgroupPlugin=disabled\n")
-    restart(node)
+    restart_slurm(node)
     yield
     for path, text in kept.items():
         node.write(path, f"{text}\n")
-    restart(node)
+    restart_slurm(node)
 
 
 def test_vms_run_without_cgroups_and_outlive_slurmd(node: Node, no_cgroups: None) -> None:
@@ -45,3 +39,24 @@ def test_vms_run_without_cgroups_and_outlive_slurmd(node: Node, no_cgroups: None
     wait_for(lambda: node.node_state() == "mixed", node.node_state, 120, 1)
     assert node.qemus(job.number) == qemus and job.vm("hostname") == "vm0"
     job.end()
+
+
+@pytest.fixture
+def old_hierarchy(node: Node, unshared: None) -> Iterator[None]:
+    """A node on which something has mounted a hierarchy of cgroup version 1 beside version 2."""
+    node.out("mkdir /run/old; mount -t cgroup -o none,name=old cgroup /run/old")
+    yield
+    node.out("umount /run/old; rmdir /run/old; systemctl reset-failed slurmd")
+    restart_slurm(node)
+
+
+def test_hierarchies_of_both_versions_are_refused_at_slurmds_start_and_named_by_node_check(
+    node: Node, old_hierarchy: None
+) -> None:
+    """slurmd itself refuses them, in a sentence of its log; a job's VMs never come so far."""
+    assert node.run("systemctl restart slurmd").returncode != 0
+    assert "Hybrid mode is not supported. Mounted cgroups are: 1:name=old:/" in node.out("tail -n 5 /var/log/slurm/slurmd.log")
+    told = json.loads(node.run("pcocc node check --json").stdout)
+    said = [one["text"] for one in told["findings"] if one["point"] == "cgroups" and one["level"] == "FAILED"]
+    assert said == ["CgroupPlugin is autodetect, and hierarchies of version 1 are mounted (name=old): slurmd does not start"
+                    " with them"]  # fmt: skip

@@ -40,6 +40,10 @@ def test_each_numa_node_has_a_socket_and_half_of_the_memory() -> None:
     ]  # fmt: skip
     assert words[words.index("-smp") + 1] == "4,sockets=2,cores=2,threads=1" and words[words.index("-m") + 1] == "4096"
     assert not [word for word in words if word.startswith("nvme,")], "a machine with it could not be saved"
+    threaded = hardware.render_argv(threads=2)
+    assert [(one, other) for one, other in zip(words, threaded, strict=True) if one != other] == [
+        ("4,sockets=2,cores=2,threads=1", "4,sockets=2,cores=1,threads=2")
+    ]
 
 
 def test_nothing_of_it_is_reached_from_elsewhere_nor_reaches_it() -> None:

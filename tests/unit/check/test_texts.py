@@ -86,6 +86,20 @@ def test_mounted_hierarchies(rows: list[str], found: set[str]) -> None:
     assert texts.parse_hierarchies("\n".join(f"25 1 0:1 / {row}" if row else row for row in rows)) == found
 
 
+def test_hierarchies_of_version_1_wherever_they_are_mounted() -> None:
+    assert texts.parse_old_groups("0::/system.slice/slurmd.service\n") == ()
+    assert texts.parse_old_groups("4:cpu,cpuacct:/\n1:name=old:/user/0::/\n0::/\n") == ("cpu,cpuacct", "name=old")
+
+
+@pytest.mark.parametrize(("row", "unified"), [
+    ("25 1 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate", True),
+    ("25 1 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw", False),
+    ("25 1 0:22 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw", False),
+])  # fmt: skip
+def test_what_lies_at_the_top(row: str, unified: bool) -> None:
+    assert texts.is_unified(f"20 1 0:5 / / rw - ext4 /dev/vda rw\n{row}\n") is unified
+
+
 def test_tables() -> None:
     assert texts.parse_tables("table ip filter\ntable inet pcocc\ntable inet pcocc-7\n") == (
         "ip filter", "inet pcocc", "inet pcocc-7",

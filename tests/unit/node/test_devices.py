@@ -42,6 +42,27 @@ def test_what_is_given_is_taken_back(tmp_path: Path, told: list[object]) -> None
     assert told == [(f"{tmp_path}/22", 0, 0), ("ip", "-force", "-batch", "-", "down\n")]
 
 
+@pytest.mark.parametrize("gone", [["21"], ["21", "22"]])
+def test_a_job_whose_functions_are_gone_is_released(
+    tmp_path: Path, told: list[object], monkeypatch: pytest.MonkeyPatch, gone: list[str]
+) -> None:
+    """Its node's admin has removed them, and ip(8) fails for each of them, today and at each later try."""
+
+    def fail(argv: list[str], text: str, hint: str) -> None:
+        told.append((*argv, text))
+        raise NodeError("ip failed: RTNETLINK answers: Invalid argument")
+
+    devices.give(12, wish(tmp_path, os.getuid()))
+    monkeypatch.setattr(process, "run", fail)
+    with pytest.raises(NodeError, match="Invalid argument"):
+        devices.take_back(12)  # as long as all of them are there, somebody else is to blame
+    for name in gone:
+        (tmp_path / name).unlink()
+    told.clear()
+    devices.take_back(12)
+    assert told[-1] == ("ip", "-force", "-batch", "-", "down\n")
+
+
 def test_of_devices_that_are_on_no_fabric_ip_is_told_nothing(tmp_path: Path, told: list[object]) -> None:
     (tmp_path / "21").touch()
     devices.give(12, encode_devices(GivenDevices(os.getuid(), [f"{tmp_path}/21"], "")))

@@ -172,6 +172,15 @@ def test_a_machine_is_named_first_or_as_its_type(machine: str, kind: str) -> Non
     assert ("vmport=off" in ",".join(added(machine=machine))) is (kind != "")
 
 
+@pytest.mark.parametrize(
+    ("accel", "machine", "off"),
+    [("kvm", "q35", True), ("kvm", "pc", True), ("kvm", "microvm", False), ("tcg", "q35", False), ("kvm", "q35,hpet=on", False)],
+)
+def test_no_hpet_ticks_where_kvm_has_a_timer(accel: str, machine: str, off: bool) -> None:
+    words = plan_qemu_argv(replace(PLAN, accel=accel, machine=machine))
+    assert (",hpet=off" in words[words.index("-machine") + 1]) is off
+
+
 def test_many_mounts_are_behind_a_bridge() -> None:
     exports = tuple(Export(f"t{number}", "/d", False) for number in range(18))
     few = plan_qemu_argv(replace(PLAN, exports=exports))

@@ -93,6 +93,10 @@ def test_a_directory_that_root_has_not_given_away_yet_is_waited_for(directory: P
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_who_waits_for_long_looks_rarely_and_is_late_by_two_percent_at_most() -> None:
+    assert [reaching.pause_after(seconds) for seconds in (0, 2.5, 10, 50, 500)] == [0.05, 0.05, 0.2, 1, 1]
+
+
 def test_a_damaged_cluster_is_one_sentence_for_steps_and_for_operations(directory: Path) -> None:
     (directory / "cluster.json").write_text('{"networks": 3}')
     with pytest.raises(AttachError, match=r"pcocc: error: vm1 cannot be reached: cluster.json .* cannot be read: .*\nhint: "):
