@@ -28,7 +28,6 @@ from pcocc_runtime.documents.checkpoint import (
     KEEP_IT,
     MEMORY,
     PAUSED,
-    SEED,
     STAY,
     STORE,
     STORED,
@@ -46,8 +45,10 @@ from pcocc_runtime.documents.checkpoint import (
 from pcocc_runtime.documents.command_line import COMMAND_FILE, MAX_COMMAND, decode_command_line
 from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, DiskFacts, decode_disks
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, decode_topology
+from pcocc_runtime.documents.login import FORMER_KEY_FILE
 from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
 from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, STAYS, decode_pause
+from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.progress import Advance
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
@@ -98,7 +99,10 @@ def operate(job: int, vm: str, place: Path) -> int:
 
 def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
     """Raise RequestError if the VM has something with which it cannot be stored."""
-    vm = monitor.vm
+    vm, directory = monitor.vm, Path(monitor.directory)
+    if Path(directory, FORMER_KEY_FILE).exists() and not _is_silent(directory):
+        hint = "wait until it answers; 'pcocc ps -l' says so, and the job's output when it could not take them"
+        raise RequestError(f"{vm} has not taken the ssh keys of this job yet, and would be stored with others", hint)
     what = next((what for word, what in _HINDRANCES.items() if any(one.startswith(word) for one in argv)), None)
     if what:
         raise RequestError(f"{vm} has {what}, and cannot be stored with it", "boot the job without it")
@@ -139,6 +143,14 @@ def _paused(directory: Path, vm: str) -> Iterator[socket.socket]:
         yield keeper
 
 
+def _is_silent(directory: Path) -> bool:
+    """Tell whether nobody waits for the guest any more."""
+    try:
+        return decode_state(Path(directory, STATE_FILE).read_text()).state == "silent"
+    except (OSError, ValueError):
+        return False
+
+
 def _say(word: str, vm: str, done: int = 0, total: int = 0) -> None:
     os.write(1, encode_task_word(TaskWord(word, vm, done, total)))
 
@@ -173,7 +185,7 @@ def _store(
     _store_memory(monitor, found[MEMORY], has_mapped_memory(version))
     layer = next((Path(one.path) for one in disks.disks if one.mmp is None), None)
     variables = Path(disks.scratch, f"{vm}.vars.fd")
-    for kind, path in ((DISK, layer), (SEED, Path(monitor.directory, "seed.iso")), (VARIABLES, variables)):
+    for kind, path in ((DISK, layer), (VARIABLES, variables)):
         if path is not None and path.exists():
             found[kind] = place / f"{vm}.{kind}"
             _copy(path, found[kind])

@@ -32,7 +32,7 @@ def read_cluster_of(directory: str) -> Cluster:
     machine.update(boot)
     if (BOOT_COPY, machine.hexdigest()) not in {(one.name, one.sha256) for one in whole.files}:
         raise damaged(f"{place}/{BOOT_COPY}", "its content is not what was stored")
-    cluster = decode_cluster(decode_boot(boot.decode(errors="replace"))[0])
+    cluster = decode_cluster(decode_boot(boot.decode(errors="replace")).cluster)
     if cluster.vm_count != whole.vms:
         raise damaged(f"{place}/{WHOLE_FILE}", "it has another number of VMs than the cluster that was stored")
     return replace(cluster, restart=directory)

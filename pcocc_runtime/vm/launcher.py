@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot, encode_boot
+from pcocc_runtime.documents.boot import BOOT_FILE, Boot, Keys, decode_boot, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
 from pcocc_runtime.documents.command_line import COMMAND_FILE, encode_command_line
 from pcocc_runtime.documents.disks import DISKS_FILE, encode_disks
@@ -40,7 +40,7 @@ from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.async_io import find_ways
-from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
+from pcocc_runtime.vm.files import leave_new_keys, make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.interfaces import find_descriptors, plan_queues
 from pcocc_runtime.vm.plan import Hardware, Task, plan_hardware, plan_vm
 
@@ -95,8 +95,8 @@ def read_task(environ: dict[str, str]) -> Task:
 def launch(task: Task, environ: dict[str, str]) -> None:
     """Make the VM's files, start its keeper, and exec QEMU."""
     node = read_node(task.job)
-    encoded, keys = decode_boot(environ.get(wire.ENV_BOOT, ""))
-    cluster = decode_cluster(encoded)
+    boot = decode_boot(environ.get(wire.ENV_BOOT, ""))
+    keys, cluster = boot.keys, decode_cluster(boot.cluster)
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
@@ -130,6 +130,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     if stored:
         files.replace_file(directory / STORED_FIRST_FILE, b"")
     facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)._replace(stored=stored)
+    if boot.former is not None and facts.address:
+        leave_new_keys(task.job, task.rank, node, directory, keys, boot.former, facts.user)
     inherited = [
         *(fd for queues in task.interfaces for fd in find_descriptors(queues)), *made.locks,
         *(one.fd for one in filesystems), theirs.fileno(),
@@ -182,15 +184,15 @@ def keep_boot(task: Task, cluster: Cluster, keys: Keys) -> None:
         group if group.full_node else replace(group, cpus=task.cpus, memory=task.memory or group.memory)
         for group in cluster.groups
     )
-    boot = encode_boot(encode_cluster(Cluster(sized)), keys)
-    files.replace_file(naming.job_dir(task.job) / BOOT_FILE, boot.encode())
+    boot = Boot(encode_cluster(Cluster(sized, first_job=cluster.first_job)), keys)
+    files.replace_file(naming.job_dir(task.job) / BOOT_FILE, encode_boot(boot).encode())
 
 
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
     """Make the VM's directory, and the keys and addresses that every step here reads; return it and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / KEY_FILE, keys.user.encode())
-    files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
+    files.replace_file(base / HOST_KEY_FILE, f"{keys.host_public}\n{keys.other_hosts}".encode())
     login = accounts.read_account(os.getuid()).pw_name
     members = Members(
         networks=node.reach,
