@@ -1,8 +1,8 @@
 """The shell text by which a guest that goes on from a checkpoint takes the keys and ports of its new job.
 
-It is run over a connection that the guest's old key has opened, with root's rights where the user has them there (sudo).
-It comes as the shell's input: nothing of it is in the guest's list of processes. POSIX sh. An old key is replaced in
-its place in a file, by one that is as long: a guest whose disk is full does not lose the file.
+It is run over a connection that the old key has opened, with root's rights where the user has them there (sudo). It
+comes as the shell's input: nothing of it is in the guest's list of processes. POSIX sh. An old key is replaced in its
+place in a file, by one that is as long: a guest whose disk is full does not lose the file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ if [ -f $k/host ]; then
   printf '%s\\n' "$y" >$k/host
   if [ "$(readlink $e)" = $k/host ]; then (umask 022; echo "$z" >$e.pub); fi
   for w in "systemctl reload ssh" "systemctl reload sshd" "service ssh reload" "service sshd reload" \\
-    "rc-service sshd reload"; do $w && break; done </dev/null >/dev/null 2>&1 || kill -HUP "$(cat /run/sshd.pid)" 2>/dev/null
+    "rc-service sshd reload"; do $w && break; done </dev/null >/dev/null 2>&1 ||
+    kill -HUP "$(cat /run/sshd.pid)" 2>/dev/null
   [ ! -e $g ] || edit $g "$a" "$b"
 fi
 if [ "$q" ]; then (umask 022; mkdir -p ${{v%/*}}; echo "$q" >$v); else rm -f $v; fi
@@ -61,9 +62,9 @@ def render_new_keys(former: Keys, keys: Keys, user: str, ports: str) -> str:
     `ports` is the content of the file with the ports that lead to the VM, empty if it has none.
     """
     values = {
-        "o": _blob(former.user_public), "n": _blob(keys.user_public), "m": user, "k": PLACE, "x": keys.user.rstrip("\n"),
-        "y": keys.host.rstrip("\n"), "z": keys.host_public, "e": _HOST, "g": _KNOWN_HOSTS, "a": _blob(former.host_public),
-        "b": _blob(keys.host_public), "v": PORTFILE, "q": ports,
+        "o": _blob(former.user_public), "n": _blob(keys.user_public), "m": user, "x": keys.user.rstrip("\n"),
+        "a": _blob(former.host_public), "b": _blob(keys.host_public), "y": keys.host.rstrip("\n"), "k": PLACE,
+        "z": keys.host_public, "e": _HOST, "g": _KNOWN_HOSTS, "v": PORTFILE, "q": ports,
     }  # fmt: skip
     words = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     return _BEGIN + words + _ACCOUNTS + _FILES

@@ -1,4 +1,4 @@
-"""The ssh keys of a job, always new ones, and those that the guests of its checkpoint know until they have taken them."""
+"""The ssh keys of a job, always new ones, and those that the guests of its checkpoint know until then."""
 
 from __future__ import annotations
 

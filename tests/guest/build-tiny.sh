@@ -310,7 +310,7 @@ cat >root/usr/bin/sudo <<'EOF'
 #!/bin/sh
 [ "$1" != -n ] || shift
 [ "$(id -u)" != 0 ] || exec "$@"
-exec su root -c 'exec "$0" "$@"' "$@"
+exec su -c 'exec "$0" "$@"' -- root "$@"
 EOF
 chmod 755 root/etc/init root/etc/udhcpc/script root/usr/bin/{ssh,shutdown,sudo,service}
 

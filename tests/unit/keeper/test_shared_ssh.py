@@ -52,7 +52,8 @@ class Guest:
         self.told: list[tuple[str, str, bool]] = []
         self.statuses: list[int] = []
         self.selector = selectors.DefaultSelector()
-        self.link = SharedSsh(facts, self.selector, Probe(), lambda *one: self.told.append(one), self.statuses.append)  # type: ignore[arg-type]
+        tell = (lambda *one: self.told.append(one), self.statuses.append)
+        self.link = SharedSsh(facts, self.selector, Probe(), *tell)  # type: ignore[arg-type]
         self.task = socket.socket(socket.AF_UNIX)
         self.task.connect(f"{directory}/attach")
         self.task.setblocking(False)
