@@ -2,7 +2,8 @@
 
 It is run over a connection that the old key has opened, with root's rights where the user has them there (sudo). It
 comes as the shell's input: nothing of it is in the guest's list of processes. POSIX sh. An old key is replaced in its
-place in a file, by one that is as long: a guest whose disk is full does not lose the file.
+place in a file, by one that is as long: a guest whose disk is full does not lose the file. The file is written to disk
+at once: after a reset of the guest, the new key alone would open it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 _BEGIN = """\
 { umask 077; r=$(id -u); s=1; d=$(($(date +%s) - $1))
 if [ $r = 0 ] && { [ $d -gt 1 ] || [ $d -lt -1 ]; }; then date -s "@$1" >/dev/null 2>&1; fi
-edit() { t=$(sed "s|$2|$3|g" "$1" && echo .) && printf %s "${t%.}" 1<>"$1"; }
+edit() { t=$(sed "s|$2|$3|g" "$1" && echo .) && printf %s "${t%.}" 1<>"$1" && sync "$1"; }
 """
 # AuthorizedKeysFile of sshd_config(5) may name other files, with the words %u, %h and %%
 _ACCOUNTS = """\

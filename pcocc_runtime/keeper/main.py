@@ -99,7 +99,7 @@ class Keeper:
         others = (f"{facts.directory}/{SSH_LOG}", *facts.logs)
         self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in others)])
         self.power_off = PowerOff(facts, self._send)
-        self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
+        self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send, self._is_held)
         self.agent = AgentPort(facts.agent, facts.agent_port, self.selector)
         self.clock = GuestClock(facts.agent, self.selector, self._send)
         self.pause = PauseGuard(facts.directory, self.selector, self._send, self.clock.set)
@@ -186,6 +186,9 @@ class Keeper:
             self.power_off.step = "leaving"
         elif self.power_off.step == "on":
             self.power_off.ask(self.paused)
+
+    def _is_held(self) -> bool:
+        return self.pause.is_held()
 
     def _is_busy(self) -> bool:
         return not self.paused and has_commands(self.facts.directory)

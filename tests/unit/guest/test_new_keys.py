@@ -36,7 +36,7 @@ def guest(tmp_path: Path) -> Path:
         f"{private}/user": OLD.user, f"{private}/{ALICE}": OLD.user, f"{private}/host": OLD.host,
         "bin/systemctl": '#!/bin/sh\n[ "$*" = "reload sshd" ] && echo "$*" >>/run/reloaded\n',
         "bin/date": '#!/bin/sh\n[ "$1" = -s ] && echo "$2" >/run/date || exec /bin/date "$@"\n',
-        "bin/sudo": "#!/bin/sh\nexit 1\n",
+        "bin/sudo": "#!/bin/sh\nexit 1\n", "bin/sync": '#!/bin/sh\necho "$@" >>/run/synced\n',
     }.items():  # fmt: skip
         path = tmp_path / name
         path.write_text(text)
@@ -77,6 +77,10 @@ def test_all_that_knew_the_old_keys_has_the_new_ones(guest: Path, shell: str) ->
     assert NEW.host_public.split()[1] in (guest / "etc/ssh/ssh_known_hosts").read_text()
     assert (guest / "run/reloaded").read_text() == "reload sshd\n"
     assert (guest / "etc/pcocc/host-ports").read_text() == "12345 22=n2:60300\n"
+    assert {*(guest / "run/synced").read_text().split()} == {
+        "/home/alice/.ssh/authorized_keys", "/home/alice/.ssh/more", "/root/.ssh/authorized_keys",
+        "/etc/ssh/keys/root", "/etc/ssh/ssh_known_hosts",
+    }, "after a reset, the new key alone opens it"
     for path, was in before.items():
         now = path.stat()
         assert (now.st_mode, now.st_uid, now.st_ino) == (was.st_mode, was.st_uid, was.st_ino), path
