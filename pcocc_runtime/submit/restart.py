@@ -23,7 +23,9 @@ _LONGEST = 1 << 24  # bytes of such a file
 def read_cluster_of(directory: str) -> Cluster:
     """Return the cluster of the checkpoint in a directory, from which it will go on; RequestError if it cannot."""
     place = f"{directory}/{CURRENT}"
-    if not os.path.lexists(place):
+    with user_files.explaining(directory, "the checkpoint"):
+        names = os.listdir(directory)
+    if CURRENT not in names:
         raise RequestError(f"{directory} is no checkpoint: it has no {CURRENT}", "'pcocc checkpoint DIR' makes one")
     data = user_files.read_user_start(f"{place}/{WHOLE_FILE}", _LONGEST, "the checkpoint's file")
     whole = decode_checkpoint(data, f"{place}/{WHOLE_FILE}")

@@ -82,7 +82,10 @@ def _read_boot(place: Path, whole: Checkpoint) -> Boot:
 def read_small(directory: Path, whole: Checkpoint, name: str) -> bytes:
     """Return a file of a checkpoint; RequestError unless its content is what was stored."""
     one = next((one for one in whole.files if one.name == name), None)
-    data = regular.read_start(directory / name, _LONGEST)
+    try:
+        data = regular.read_start(directory / name, _LONGEST)
+    except OSError as error:
+        raise damaged(str(directory / name), error.strerror or "it cannot be read") from None
     if one is None or data is None:
         raise damaged(str(directory / name), "it is missing")
     machine = begin_sum()

@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +194,53 @@ def test_a_job_goes_on_from_what_it_has_stored_itself(checkpoint: Path, monkeypa
         find_own(cluster, 7)
     (checkpoint.parent / "current").unlink()
     assert find_own(cluster, 7) is None
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Have the block run with the rights of a user who owns nothing here."""
+    os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_checkpoint_of_another_user_is_a_sentence_wherever_it_is_read(checkpoint: Path) -> None:
+    for one in (checkpoint.parent, *checkpoint.parents[:4]):
+        one.chmod(0o755)
+    checkpoint.parent.chmod(0o700)
+    with another_user(), pytest.raises(RequestError, match=r"^the checkpoint \S+/it cannot be read: Permission denied") as caught:
+        read_cluster_of(str(checkpoint.parent))
+    assert caught.value.hint
+    with another_user(), pytest.raises(RequestError, match=r"^the checkpoint .* cannot be read: Permission denied"):
+        read_checkpoint(checkpoint)
+    checkpoint.parent.chmod(0o755)
+    for name, take in {"boot": lambda: find_stored(str(checkpoint.parent), Cluster((Group("tiny", 1),))),
+                       "vm0.json": lambda: stored.open_restart(checkpoint, 0, "qemu", "tcg")}.items():  # fmt: skip
+        (checkpoint / name).chmod(0o600)
+        with another_user(), pytest.raises(RequestError, match=f"{name} is damaged: Permission denied"):
+            take()
+        (checkpoint / name).chmod(0o644)
+
+
+def test_half_a_checkpoint_is_a_sentence(checkpoint: Path) -> None:
+    (checkpoint / "checkpoint.json").unlink()
+    with pytest.raises(RequestError, match=r"^the checkpoint's file \S+/current/checkpoint\.json cannot be read: No such file"):
+        read_cluster_of(str(checkpoint.parent))
+    with pytest.raises(RequestError, match=r"is no checkpoint: it has no checkpoint\.json"):
+        find_stored(str(checkpoint.parent), Cluster((Group("tiny", 1),)))
+    (checkpoint.parent / "current").unlink()
+    (checkpoint.parent / "current").symlink_to(".gone")
+    with pytest.raises(RequestError, match="cannot be read: No such file"):
+        read_cluster_of(str(checkpoint.parent))
+
+
+@pytest.mark.parametrize(("name", "why"), [("nothing", "No such file or directory"), ("drive", "Not a directory")])
+def test_what_is_no_directory_is_a_sentence(checkpoint: Path, tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(RequestError, match=f"^the checkpoint {tmp_path}/{name} cannot be read: {why}") as caught:
+        read_cluster_of(str(tmp_path / name))
+    assert caught.value.hint
 
 
 def test_another_directory_is_no_checkpoint(tmp_path: Path) -> None:
