@@ -14,8 +14,8 @@ from tests.boot.box import HOME, Box
 from tests.boot.cluster import make_cluster
 from tests.waiting import wait_for
 
-_NOISE = 200  # MiB in each guest's memory that are no zeros, beside what its kernel has
-_LAYER = 64  # MiB that each guest has written to its disk
+_NOISE = 120  # MiB in each guest's memory that are no zeros, beside what its kernel has
+_LAYER = 16  # MiB that each guest has written to its disk
 _PIECE = 1 << 20
 _MOST = 3  # seconds from a restart to the first command, beside reading
 
