@@ -101,7 +101,7 @@ def test_what_was_written_to_disk_before_is_there_and_the_file_system_whole(box:
     with make_cluster(box, f"--pcocc-restart={place}", "-w", "n2") as other:
         first = int(other.vm("cat /tmp/on-disk"))
         wait_for(lambda: int(other.vm("cat /tmp/on-disk")) > first, "it goes on")
-        other.vm("pkill -f on-disk; sync; sudo mount -o remount,ro /; echo 3 | sudo tee /proc/sys/vm/drop_caches")
+        other.vm("pkill -f [o]n-disk; sync; sudo mount -o remount,ro /; echo 3 | sudo tee /proc/sys/vm/drop_caches")
         kept = int(other.vm("cat /tmp/on-disk"))
         numbers = other.vm(f"cat {_NUMBERS}").split()
         store(other, again, "--stop")
