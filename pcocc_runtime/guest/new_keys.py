@@ -33,6 +33,7 @@ while IFS=: read -r u _x _u _g _c h _s; do
   for f in .ssh/authorized_keys .ssh/authorized_keys2 $p; do
     case $f in *%u*) f=${f%%\\%u*}$u${f#*%u} ;; esac
     case $f in *%h*) f=${f%%\\%h*}$h${f#*%h} ;; /*) ;; *) f=$h/$f ;; esac
+    [ -f "$f" ] || continue
     if grep -qsF "$o" "$f"; then edit "$f" "$o" "$n"; fi
     if [ "$u" = "$m" ] && grep -qsF "$n" "$f"; then s=0; fi
   done
