@@ -81,8 +81,7 @@ def _checkpoint(arguments: argparse.Namespace) -> int:
         step.say(STAY if arguments.stop or arguments.hold else GO_ON)
         still = time.monotonic() - begun
         step.await_all(SUMMED, meter.begin("computing sums"))
-        _seal(made.place, running.job, vms)
-        made.publish()
+        _complete(made, running.job, vms)
         step.say(END_IT if arguments.stop else HOLD_IT if arguments.hold else KEEP_IT)
         if arguments.hold:
             _hold(step, vms, target)
@@ -131,7 +130,8 @@ class _Draft:
             self.base.rename(self.target)
             held.flush(self.target.parent)
         elif older is not None:
-            tree_removal.remove_tree(older)
+            with contextlib.suppress(OSError):  # the new one is there; the next checkpoint removes what is left
+                tree_removal.remove_tree(older)
 
     def remove(self) -> None:
         """Remove a checkpoint that has not been published."""
@@ -166,7 +166,8 @@ def _unfinished(target: Path) -> Iterator[_Draft]:
         yield made
     except BaseException:
         if os.path.realpath(target / CURRENT) != os.path.realpath(made.place):
-            made.remove()
+            with contextlib.suppress(OSError):  # such as a file system that is read-only by now
+                made.remove()
         raise
 
 
@@ -176,6 +177,17 @@ def _is_left(path: Path, rest: str, current: Path) -> bool:
         return False
     used = current.is_symlink() and os.readlink(current) == path.name
     return not used and not Path("/proc", rest.partition("-")[0].partition(".")[0]).exists()
+
+
+def _complete(made: _Draft, job: int, vms: int) -> None:
+    """Seal and publish a checkpoint; NodeError if the file system does not let us."""
+    try:
+        _seal(made.place, job, vms)
+        made.publish()
+    except OSError as error:
+        message = f"the checkpoint could not be completed in {made.target}: {error.strerror}"
+        hint = "see 'df' and 'ls -l' there; the VMs go on, and an older checkpoint is unchanged"
+        raise errors.NodeError(message, hint) from None
 
 
 def _seal(place: Path, job: int, vms: int) -> None:

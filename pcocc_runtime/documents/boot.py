@@ -16,27 +16,40 @@ KEY_COMMENT = "pcocc-"  # before the number of the job, at the end of its public
 
 
 class Keys(Record):
-    """The job's own ssh keys in OpenSSH's formats: one logs in, the other identifies the VMs."""
+    """The job's own ssh keys in OpenSSH's formats: one logs in, the other identifies the VMs.
+
+    `other_hosts` are lines of public keys by which VMs of a checkpoint may still identify themselves.
+    """
 
     user: str
     user_public: str
     host: str
     host_public: str
+    other_hosts: str = ""
 
 
-def encode_boot(cluster: str, keys: Keys, version: str = __version__) -> str:
-    """Return one word for the environment of the boot step; `cluster` is the encoded cluster document."""
-    return base64.b64encode(
-        zlib.compress(json.dumps({"version": version, "cluster": cluster, "keys": keys._asdict()}).encode())
-    ).decode()
+class Boot(Record):
+    """The encoded cluster document, the job's keys, and those that the guests of a checkpoint know until then."""
+
+    cluster: str
+    keys: Keys
+    former: Keys | None = None
 
 
-def decode_boot(text: str) -> tuple[str, Keys]:
-    """Return the encoded cluster document and the keys; NodeError when a newer pcocc than this node's wrote them."""
+def encode_boot(boot: Boot, version: str = __version__) -> str:
+    """Return one word for the environment of the boot step."""
+    former = boot.former and boot.former._asdict()
+    tree = {"version": version, "cluster": boot.cluster, "keys": boot.keys._asdict(), "former": former}
+    return base64.b64encode(zlib.compress(json.dumps(tree).encode())).decode()
+
+
+def decode_boot(text: str) -> Boot:
+    """Return what `encode_boot` has encoded; NodeError when a newer pcocc than this node's wrote it."""
     try:
         tree = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
         _ensure_not_older(str(tree.get("version", __version__)))
-        return str(tree["cluster"]), parse_record(Keys, tree["keys"])
+        former = tree.get("former")
+        return Boot(str(tree["cluster"]), parse_record(Keys, tree["keys"]), former and parse_record(Keys, former))
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise RequestError(
             f"the variable {ENV_BOOT} of the boot step is damaged ({error})",

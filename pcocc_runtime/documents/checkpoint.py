@@ -2,8 +2,8 @@
 
 In the directory that a user names, the link `current` leads to a directory beside it that has a complete checkpoint; so
 another checkpoint can take its place in one step. There, `boot` is what the boot step was given: the frozen cluster and
-the job's keys. `vmN.json` is a VM's record, beside its memory `vmN.memory`, its layer `vmN.disk`, its seed `vmN.seed`
-and its UEFI variables `vmN.vars`. All files are the user's own, and whoever reads them has the user's rights, so
+the job's keys. `vmN.json` is a VM's record, beside its memory `vmN.memory`, its layer `vmN.disk` and its UEFI
+variables `vmN.vars`. All files are the user's own, and whoever reads them has the user's rights, so
 everything is checked again.
 """
 
@@ -23,7 +23,7 @@ CHECKPOINT_VERSION = 1
 CURRENT = "current"
 BOOT_COPY = "boot"
 WHOLE_FILE = "checkpoint.json"  # written last: without it a directory is no checkpoint
-MEMORY, DISK, SEED, VARIABLES = "memory", "disk", "seed", "vars"
+MEMORY, DISK, VARIABLES = "memory", "disk", "vars"
 # the words of what a VM's task (steps/checkpoint.py) says to the command that waits for all tasks (cli/checkpoint.py)
 PAUSED, STORED, SUMMED = "paused", "stored", "summed"
 FAR = "far"  # how far it is with what it does

@@ -104,12 +104,14 @@ class Checkpoints:
 class Cluster:
     """The groups of a virtual cluster; VM ranks run through them in order.
 
-    `restart` is the directory of the checkpoint that they go on from, None where they boot.
+    `restart` is the directory of the checkpoint that they go on from, None where they boot. `first_job` is then the
+    number of the job that has booted them, which is in their instance-ids.
     """
 
     groups: tuple[Group, ...]
     restart: str | None = None
     checkpoints: Checkpoints | None = None
+    first_job: int | None = None
 
     @property
     def vm_count(self) -> int:

@@ -8,10 +8,13 @@ from pcocc_runtime.documents.members import Members, decode_members, encode_memb
 from pcocc_runtime.documents.record import Record
 
 KEY_FILE, HOST_KEY_FILE = "key", "host_key.pub"  # in the job's directory on a node
+# in the directory of a VM that goes on from a checkpoint, until it has the job's keys: the key that it knows, and the
+# text that it runs to take the others (guest/new_keys.py)
+FORMER_KEY_FILE, NEW_KEYS_FILE = "former-key", "new-keys"
 
 
 class Credentials(Record):
-    """The job's private key, its VMs' public host key (empty where a node has not written it), and the cluster."""
+    """The job's private key, its VMs' public host keys (a line each; empty where none is written), and the cluster."""
 
     key: str
     host_key: str

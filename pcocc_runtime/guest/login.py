@@ -97,9 +97,9 @@ def render_config(plan: LoginPlan, others: Iterable[str]) -> str:
     return render_hosts(plan) + "\nMatch all\n" + "".join(f'    Include "{path}"\n' for path in included)
 
 
-def render_known_hosts(host_key: str) -> str:
-    """Return the content of a known_hosts file for VMs that all have the same host key."""
-    return f"vm* {host_key}\n" if host_key else ""
+def render_known_hosts(host_keys: str) -> str:
+    """Return the content of a known_hosts file for VMs that each have one of the host keys, a line each."""
+    return "".join(f"vm* {line}\n" for line in host_keys.splitlines())
 
 
 def render_inventory(plan: LoginPlan, config: str) -> str:

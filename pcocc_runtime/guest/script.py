@@ -17,6 +17,8 @@ from pcocc_runtime.documents.reach import PORTFILE
 from pcocc_runtime.documents.vm_state import TOKEN
 from pcocc_runtime.guest.environment import GuestEnvironment
 
+# exit statuses of what new_keys.py renders: the guest has all of it, or all but what needs root's rights
+KEYS_TAKEN, KEYS_TAKEN_AS_USER = 0, 3
 _SIGNALS = "HUP INT QUIT USR1 USR2 ALRM TERM"
 # srun's limits as a shell's `ulimit -S` takes them: its letters, and the bytes of its unit. bash calls
 # processes u, others p
@@ -176,6 +178,17 @@ def render_mount_look(mounts: Mapping[str, str]) -> str:
         'if grep -qw "${t#*:}" /proc/filesystems; then echo "${t%:*}"; else echo "${t%:*} !"; fi ;; esac;'
         " done"
     )
+
+
+_AS_ROOT = 'if [ "$(id -u)" = 0 ] || ! sudo -n true </dev/null; then exec sh -s "$0"; else exec sudo -n sh -s "$0"; fi'
+
+
+def render_taking(now: float) -> str:
+    """Return the command that runs the text on its input, which new_keys.py has rendered, with root's rights if it can.
+
+    `now` is the time in seconds of the epoch.
+    """
+    return f"exec sh -c {shlex.quote(_AS_ROOT)} {int(now)}"
 
 
 def parse_mount_look(text: str, mounts: Mapping[str, str]) -> list[tuple[str, str, bool]]:

@@ -28,6 +28,7 @@ from pcocc_runtime.documents.vm_events import (
     encode_event,
 )
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state, explain_end
+from pcocc_runtime.guest.script import KEYS_TAKEN_AS_USER
 from pcocc_runtime.keeper.agent_port import AgentPort
 from pcocc_runtime.keeper.bounded_logs import BoundedLog, LogWatch
 from pcocc_runtime.keeper.cpus import bind
@@ -98,7 +99,7 @@ class Keeper:
         others = (f"{facts.directory}/{SSH_LOG}", *facts.logs)
         self.logs = LogWatch([self.console, *(BoundedLog(path, LOG_SIZE) for path in others)])
         self.power_off = PowerOff(facts, self._send)
-        self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send)
+        self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send, self._is_held)
         self.agent = AgentPort(facts.agent, facts.agent_port, self.selector)
         self.clock = GuestClock(facts.agent, self.selector, self._send)
         self.pause = PauseGuard(facts.directory, self.selector, self._send, self.clock.set)
@@ -108,7 +109,7 @@ class Keeper:
         self.link: SharedSsh | None = None  # None: the VM has no address, or the keeper no socket to reach it
         if facts.probe is not None and facts.address:
             self.link = SharedSsh(
-                facts, self.selector, SshProbe(facts.probe, facts.address), self._tell_unmounted
+                facts, self.selector, SshProbe(facts.probe, facts.address), self._tell_unmounted, self._tell_keys
             )
         os.set_inheritable(facts.watch, False)  # not for ssh processes, which may outlive a killed keeper
 
@@ -153,7 +154,7 @@ class Keeper:
         if self.looking != "booting":
             waits.append(self.link.patience() if self.link else None)
         elif self.link:
-            waits.append(PROBE_INTERVAL)
+            waits.append(min(PROBE_INTERVAL, (self.link.goes_on and self.link.patience()) or PROBE_INTERVAL))
         else:
             waits.append(max(self.started + self.facts.timeout - time.monotonic(), PROBE_INTERVAL))
         return min(wait for wait in waits if wait is not None)
@@ -185,6 +186,9 @@ class Keeper:
             self.power_off.step = "leaving"
         elif self.power_off.step == "on":
             self.power_off.ask(self.paused)
+
+    def _is_held(self) -> bool:
+        return self.pause.is_held()
 
     def _is_busy(self) -> bool:
         return not self.paused and has_commands(self.facts.directory)
@@ -301,13 +305,34 @@ class Keeper:
     def _tell_unmounted(self, tag: str, kind: str, known: bool) -> None:
         emit(Unmounted(tag, kind, known, self.name, self.facts.node))
 
+    def _tell_keys(self, status: int) -> None:
+        vm = f"{self.name} on {self.facts.node}"
+        text = (
+            f"pcocc: note: {vm} keeps its former host key and list of ports: {self.facts.user} may not use sudo there\n"
+            if status == KEYS_TAKEN_AS_USER
+            else f"pcocc: error: {vm} could not take the ssh keys of this job, and 'pcocc ssh' is refused there\n"
+            "hint: see whether its disk is full, by a VM step; the next step after that tries it again\n"
+        )
+        try:
+            os.write(1, text.encode())
+        except OSError:
+            pass  # the starter is gone
+
     def _look(self) -> None:
         """Look whether the guest answers, until its time is over."""
-        if self.link and self.link.probe.answers():
+        if self.link and self.link.goes_on:
+            self.link.turn()
+            answers = self.link.has_begun()
+        else:
+            answers = bool(self.link and self.link.probe.answers())
+            if self.link and answers:
+                self.link.open()
+        if answers:
             self._note_answer()
-            self.link.open()
         elif time.monotonic() - self.started > self.facts.timeout:
             self.looking = "given up"
+            if self.link:
+                self.link.goes_on = False  # it takes the keys when a task comes
             self._write(VmState("silent", self.facts.timeout))
             emit(Silent(self.facts.timeout, self._console(), self.name, self.facts.node))
 

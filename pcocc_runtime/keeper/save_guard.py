@@ -1,6 +1,6 @@
 """The keeper's part in a save: lets savers in, one at a time, and has everything put back when one is gone.
 
-A saver (save/link.py) connects to the socket `save` in the VM's directory and stays connected while it needs
+A saver (system/saver_connection.py) connects to the socket `save` in the VM's directory and stays while it needs
 the VM as it is. However it ends, the kernel closes the connection, and what it left is undone
 (keeper/transaction.py): file systems are thawed, the layer that took the guest's writes is merged into the
 disk below it, or the file that kept a drive's old blocks is removed. See docs/decisions/012-save.md.
@@ -24,6 +24,8 @@ from pcocc_runtime.keeper.transaction import Transaction
 from pcocc_runtime.qemu.qmp import render_command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pcocc_runtime.keeper.transaction import Send
     from pcocc_runtime.qemu.qmp import Message
 
@@ -31,8 +33,11 @@ if TYPE_CHECKING:
 class SaveGuard:
     """One save at a time of one VM; `send` writes a command to QEMU."""
 
-    def __init__(self, directory: str, agent: str, selector: selectors.BaseSelector, send: Send) -> None:
-        self.selector, self.send = selector, send
+    def __init__(
+        self, directory: str, agent: str, selector: selectors.BaseSelector, send: Send,
+        is_held: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.selector, self.send, self.is_held = selector, send, is_held
         self.thaw = AgentCall(agent, selector, lambda: render_command("guest-fsfreeze-thaw"))
         self.current: Transaction | None = None  # None: no save is under way
         self.listener = socket.socket(socket.AF_UNIX)
@@ -68,7 +73,7 @@ class SaveGuard:
         except OSError:
             return
         self.selector.unregister(self.listener)  # others wait until this one is over
-        self.current = Transaction(saver, self.selector, self.send, self.thaw.ask, self._over)
+        self.current = Transaction(saver, self.selector, self.send, self.thaw.ask, self._over, self.is_held)
 
     def _over(self) -> None:
         self.current = None

@@ -16,9 +16,17 @@ import signal
 import socket
 import time
 
+from pcocc_runtime.documents.login import FORMER_KEY_FILE, KEY_FILE, NEW_KEYS_FILE
 from pcocc_runtime.documents.record import TYPE_CHECKING
 from pcocc_runtime.documents.vm_state import DONE, ENDED, UP
-from pcocc_runtime.guest.script import parse_mount_look, render_mount_look, render_sweep
+from pcocc_runtime.guest.script import (
+    KEYS_TAKEN,
+    KEYS_TAKEN_AS_USER,
+    parse_mount_look,
+    render_mount_look,
+    render_sweep,
+    render_taking,
+)
 from pcocc_runtime.guest.ssh import ssh_argv
 
 if TYPE_CHECKING:
@@ -38,10 +46,12 @@ _ESTABLISHED = 1  # TCP_ESTABLISHED, linux/tcp_states.h
 _TOKEN = re.compile(rb"[0-9]+\.[0-9]+\.[0-9]+\.\n")
 # seconds between two looks whether ssh has made its control socket: nothing announces that
 _INTERVAL = 0.02
+_LOST = 255  # ssh's own exit status: the connection was lost
 _RETRY = 0.3  # seconds until a guest that refused the login is asked again
 _SWEEP_DELAY = 1.0  # seconds after a task's end: a command that has not ended in order by then is ended
 _LOOK_PATIENCE = 5.0  # seconds that tasks wait for what the guest says of its mounts
 _LONGEST_LOOK = 65536  # bytes that it may say, which a pipe holds
+_TAKE_PATIENCE = 60.0  # seconds that a guest has to take the job's keys
 _SWEEP_PATIENCE = 60.0  # seconds of asking a guest that no longer answers, to end what tasks left
 
 
@@ -84,16 +94,24 @@ class SshProbe:
 
 
 class SharedSsh:
-    """The shared connection, its tasks, and what they left: driven by the keeper's selector and `turn`."""
+    """The shared connection, its tasks, and what they left: driven by the keeper's selector and `turn`.
+
+    A guest that goes on from a checkpoint takes the job's keys (guest/new_keys.py) before it counts as answering. That
+    is `due`, then `under way`, at last `done`; or it has `failed`, and is tried again for the next task.
+    """
 
     def __init__(
         self, facts: VmFacts, selector: selectors.BaseSelector, probe: SshProbe,
-        tell_unmounted: Callable[[str, str, bool], None]
+        tell_unmounted: Callable[[str, str, bool], None], tell_keys: Callable[[int], None]
     ) -> None:
-        directory = facts.directory
+        self.directory = directory = facts.directory
         self.selector, self.probe = selector, probe
         self.control, self.log = f"{directory}/ssh", f"{directory}/{SSH_LOG}"
-        self.guest = (facts.user, facts.address, f"{os.path.dirname(directory)}/key", self.log)
+        self.user, self.address = facts.user, facts.address
+        self.tell_keys = tell_keys  # is called with the exit status of a guest that has not taken all keys
+        self.goes_on = os.path.exists(f"{directory}/{FORMER_KEY_FILE}")
+        self.taking: Literal["due", "under way", "failed", "done"] = "due" if self.goes_on else "done"
+        self.taker, self.take_until = 0, 0.0
         # probing: we look for sshd; opening: ssh logs in
         self.state: Literal["down", "probing", "opening", "up"] = "down"
         self.master = self.sweeper = 0
@@ -111,6 +129,8 @@ class SharedSsh:
         """Return the seconds until `turn` has something to do, None for never."""
         if self.state == "opening":
             return _INTERVAL
+        if self.taker:
+            return max(self.take_until - time.monotonic(), 0.0)
         if self.looking_until is not None:
             return max(self.looking_until - time.monotonic(), 0.0)
         if self.state == "probing" or self._is_wanted():
@@ -122,8 +142,10 @@ class SharedSsh:
         now = time.monotonic()
         if self.state == "opening" and os.path.exists(self.control):
             self.state = "up"
-            self._look_at_mounts()
-            self._tell()
+            self._prepare()
+        if self.taker and now >= self.take_until:
+            os.kill(self.taker, signal.SIGKILL)
+            self.take_until = now + _TAKE_PATIENCE
         if self.looking_until is not None and now >= self.looking_until:
             self._stop_looking()
         if self.state == "down" and self._is_wanted() and now >= self.retry:
@@ -141,7 +163,7 @@ class SharedSsh:
         options = ("ControlMaster=yes", "ProxyCommand=-", "LogLevel=ERROR")
         self.state = "opening"
         self.master = self._start(
-            ssh_argv(*self.guest, self.control, options, ("-N",)), self.probe.socket.fileno(), self._down
+            ssh_argv(*self._guest(), self.control, options, ("-N",)), self.probe.socket.fileno(), self._down
         )
         if not self.master:
             self._down(0)
@@ -162,8 +184,19 @@ class SharedSsh:
             self.still = still
             os.kill(self.master, signal.SIGSTOP if still else signal.SIGCONT)
 
+    def has_begun(self) -> bool:
+        """Tell whether a guest that goes on has taken the job's keys, or could not: tasks can use the connection."""
+        self.goes_on = self.goes_on and not (self.state == "up" and self.taking in ("done", "failed"))
+        return not self.goes_on
+
+    def _guest(self) -> tuple[str, str, str, str]:
+        """Return who logs in where, by which key, and ssh's log."""
+        job = os.path.dirname(self.directory)
+        key = f"{job}/{KEY_FILE}" if self.taking == "done" else f"{self.directory}/{FORMER_KEY_FILE}"
+        return self.user, self.address, key, self.log
+
     def _is_wanted(self) -> bool:
-        return len(self.told) < len(self.tasks) or (bool(self.left) and time.monotonic() < self.give_up)
+        return self.goes_on or len(self.told) < len(self.tasks) or (bool(self.left) and time.monotonic() < self.give_up)
 
     def _accept(self) -> None:
         try:
@@ -173,7 +206,9 @@ class SharedSsh:
         task.setblocking(False)
         self.tasks[task] = b""
         self.selector.register(task, selectors.EVENT_READ, lambda: self._hear(task))
-        if self.state == "up":
+        if self.state == "up" and self.taking == "failed":
+            self._prepare()
+        elif self.state == "up":
             self._tell()
 
     def _hear(self, task: socket.socket) -> None:
@@ -197,6 +232,40 @@ class SharedSsh:
             self.sweep_at = time.monotonic() + _SWEEP_DELAY
             self.give_up = self.sweep_at + _SWEEP_PATIENCE
 
+    def _prepare(self) -> None:
+        """Do what comes before the first task."""
+        if self.taking in ("due", "failed"):
+            self._take_keys()
+            return
+        self._look_at_mounts()
+        self._tell()
+
+    def _take_keys(self) -> None:
+        """Have a guest that goes on from a checkpoint take the keys of this job, in place of those that it knows."""
+        self.taking, self.take_until = "under way", time.monotonic() + _TAKE_PATIENCE
+        argv = ssh_argv(*self._guest(), self.control, _OVER_IT, (render_taking(time.time()),))
+        text = os.open(f"{self.directory}/{NEW_KEYS_FILE}", os.O_RDONLY | os.O_CLOEXEC)
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self.taker = self._start(argv, text, self._note_taken, null)
+        os.close(text)
+        os.close(null)
+        if not self.taker:
+            self._note_taken(1)
+
+    def _note_taken(self, status: int) -> None:
+        self.taker = 0
+        if status == _LOST:
+            self.taking = "due"  # when the connection stands again
+            return
+        self.taking = "done" if status in (KEYS_TAKEN, KEYS_TAKEN_AS_USER) else "failed"
+        if self.taking == "done":
+            os.unlink(f"{self.directory}/{FORMER_KEY_FILE}")
+            os.unlink(f"{self.directory}/{NEW_KEYS_FILE}")
+        if status != KEYS_TAKEN:
+            self.tell_keys(status)
+        self._look_at_mounts()
+        self._tell()
+
     def _look_at_mounts(self) -> None:
         """Once, before the first task, ask the guest which exported directories it has not mounted, and report each."""
         mounts, self.mounts = self.mounts, {}
@@ -216,7 +285,7 @@ class SharedSsh:
             self._stop_looking()
 
         self.looking_until = time.monotonic() + _LOOK_PATIENCE
-        argv = ssh_argv(*self.guest, self.control, _OVER_IT, (render_mount_look(mounts),))
+        argv = ssh_argv(*self._guest(), self.control, _OVER_IT, (render_mount_look(mounts),))
         started = self._start(argv, None, looked, writer)
         os.close(writer)
         if not started:
@@ -228,7 +297,7 @@ class SharedSsh:
             self._tell()
 
     def _tell(self) -> None:
-        if self.looking_until is not None:
+        if self.looking_until is not None or self.state != "up" or self.taker:
             return
         waiting = self.tasks.keys() - self.told
         self.told |= waiting
@@ -258,11 +327,11 @@ class SharedSsh:
 
         def swept(status: int) -> None:
             self.sweeper = 0
-            if status == 255:  # ssh's own: the connection was lost
+            if status == _LOST:
                 self.left = tokens + self.left
                 self.sweep_at = time.monotonic() + _SWEEP_DELAY
 
-        self.sweeper = self._start(ssh_argv(*self.guest, self.control, _OVER_IT, (script,)), None, swept)
+        self.sweeper = self._start(ssh_argv(*self._guest(), self.control, _OVER_IT, (script,)), None, swept)
 
     def _start(
         self, argv: list[str], stream: int | None, then: Callable[[int], None], output: int | None = None

@@ -53,11 +53,13 @@ class Transaction:
     """
 
     def __init__(
-        self, saver: socket.socket, selector: selectors.BaseSelector, send: Send, thaw: Then, over: Then
+        self, saver: socket.socket, selector: selectors.BaseSelector, send: Send, thaw: Then, over: Then,
+        is_held: Callable[[], bool]
     ) -> None:
         self.saver, self.selector, self.send, self.thaw, self.over = saver, selector, send, thaw, over
         self.step: Literal["open", "frozen", "looking", "merging", "removing", "waiting", "over"] = "open"
         self.again = 0.0
+        self.is_held = is_held  # a VM that was stored and stands still has given up its disks: they cannot be changed
         self.layer = ""  # a file to be removed
         # QEMU's name of the disk that has a second layer, or the drive whose old state is shown
         self.changed: str | DeviceNode | None = None
@@ -68,7 +70,7 @@ class Transaction:
 
     def tick(self) -> None:
         """Try again what could not be done, when it is time; called at least once a second while `waiting`."""
-        if self.step == "waiting" and time.monotonic() > self.again:
+        if self.step == "waiting" and time.monotonic() > self.again and not self.is_held():
             self._put_back()
 
     def take(self, message: Message) -> None:
@@ -128,6 +130,9 @@ class Transaction:
                 os.unlink(self.layer)
             except OSError:
                 pass
+        if self.is_held():
+            self.step = "waiting"
+            return
         self._put_back()
 
     def _put_back(self) -> None:

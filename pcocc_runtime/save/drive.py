@@ -12,10 +12,11 @@ from pathlib import Path
 from pcocc_runtime.documents.save import EXPORT_SOCKET, SAVE_FILTER, SAVE_VIEW
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import qemu_img
+from pcocc_runtime.images.second_layer import read_disk
 from pcocc_runtime.progress import Note, Progress
-from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.moment import SavedVm, frozen, on_scratch, read_disk
-from pcocc_runtime.save.nodes import plan_aside, plan_filter
+from pcocc_runtime.qemu.save_nodes import plan_aside, plan_filter
+from pcocc_runtime.save.moment import SavedVm, frozen, on_scratch
+from pcocc_runtime.system.saver_connection import SaverConnection
 
 # since then copy-before-write has on-cbw-error: when an old block cannot be kept, the guest gets no error
 _OLDEST = (7, 1)

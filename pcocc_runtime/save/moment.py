@@ -11,10 +11,8 @@ from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, DiskFacts, deco
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.guest.agent import Agent
 from pcocc_runtime.progress import Note
-from pcocc_runtime.qemu.disks import disk_id
-from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.nodes import QemuDisk, parse_disk
 from pcocc_runtime.system import regular
+from pcocc_runtime.system.saver_connection import SaverConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +33,6 @@ def read_vm(name: str, directory: Path) -> SavedVm:
     if not directory.is_dir():
         raise NodeError(f"{name} does not run on this node")
     return SavedVm(name, directory, decode_disks(regular.read_start(directory / DISKS_FILE, MAX_DISKS), name))
-
-
-def read_disk(link: SaverConnection, index: int) -> QemuDisk:
-    """Return what QEMU says of a disk."""
-    found = parse_disk(link.command("query-block"), disk_id(index))
-    if found is None:
-        raise NodeError(f"{link.vm}'s QEMU has no disk {disk_id(index)}")
-    return found
 
 
 @contextlib.contextmanager

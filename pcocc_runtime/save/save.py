@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pcocc_runtime.documents.save import MERGE_AGAIN, SAVE_OVERLAY, SAVE_SOCKET
+from pcocc_runtime.documents.save import MERGE_AGAIN, SAVE_SOCKET
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.images import images, metadata, qcow2, qemu_img, references, repository, writing
 from pcocc_runtime.images.images import Found
 from pcocc_runtime.images.references import Repo
+from pcocc_runtime.images.second_layer import open_second_layer, put_second_layer
 from pcocc_runtime.progress import Note, Progress
 from pcocc_runtime.save.copy import copy_layer
 from pcocc_runtime.save.drive import copy_drive
-from pcocc_runtime.save.link import SaverConnection
-from pcocc_runtime.save.moment import SavedVm, frozen, on_scratch, read_disk
-from pcocc_runtime.save.nodes import plan_overlay
+from pcocc_runtime.save.moment import SavedVm, frozen, on_scratch
 from pcocc_runtime.system import accounts
+from pcocc_runtime.system.saver_connection import SaverConnection
 
 _T = TypeVar("_T")
 
@@ -212,18 +212,11 @@ def ensure_free(what: str, needed: int, repo: Repo) -> None:
 
 def take_snapshot(vm: SavedVm, link: SaverConnection, safe: bool, progress: Progress, note: Note) -> None:
     """Put a second layer upon the disk; the disk itself does not change any more from then on."""
-    disk, shown = vm.disk(0), read_disk(link, 0)
-    overlay = disk.with_name(disk.name + ".save")
-    link.tell_layer(str(overlay))
-    try:
-        with on_scratch(vm):
-            qemu_img.create_above(disk, shown.size, overlay, trusted=True)
-        link.command("blockdev-add", **plan_overlay(str(overlay), shown))
-    finally:
-        overlay.unlink(missing_ok=True)  # QEMU has it open, and nothing is left of it when QEMU closes it
+    with on_scratch(vm):
+        shown = open_second_layer(link, vm.disk(0), 0)
     progress("freezing the guest's file systems")(0, 0)
     with frozen(vm, link, safe, note):
-        link.command("blockdev-snapshot", node=shown.node, overlay=SAVE_OVERLAY)
+        put_second_layer(link, shown)
 
 
 def copy_disk(

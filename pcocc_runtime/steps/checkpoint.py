@@ -28,7 +28,6 @@ from pcocc_runtime.documents.checkpoint import (
     KEEP_IT,
     MEMORY,
     PAUSED,
-    SEED,
     STAY,
     STORE,
     STORED,
@@ -46,15 +45,20 @@ from pcocc_runtime.documents.checkpoint import (
 from pcocc_runtime.documents.command_line import COMMAND_FILE, MAX_COMMAND, decode_command_line
 from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, DiskFacts, decode_disks
 from pcocc_runtime.documents.hardware import TOPOLOGY_FILE, decode_topology
+from pcocc_runtime.documents.login import FORMER_KEY_FILE
 from pcocc_runtime.documents.node import MAX_NODE, BridgedFacts, decode_node
-from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, STAYS, decode_pause
+from pcocc_runtime.documents.save import GOES_ON, PAUSE_SOCKET, SAVE_SOCKET, STAYS, decode_pause
+from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state
 from pcocc_runtime.errors import NodeError, RequestError
-from pcocc_runtime.progress import Advance
+from pcocc_runtime.images.second_layer import open_second_layer, put_second_layer
+from pcocc_runtime.progress import Advance, unwatched
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
 from pcocc_runtime.steps.qemu import Monitor, QemuGone
 from pcocc_runtime.system import files, hardware, regular
 from pcocc_runtime.system.copy import copy_extents, hash_file
+from pcocc_runtime.system.saver_connection import SaverConnection
 
+_UNHARMED = "the VMs go on, and an older checkpoint is unchanged"
 _PAUSE_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
 _LONGEST_WORD = 64  # bytes of a line that tells us what to do
@@ -71,20 +75,28 @@ def check_words(words: Sequence[str]) -> Path:
 
 def operate(job: int, vm: str, place: Path) -> int:
     """Store the VM, which runs on this node, in a directory that exists already."""
-    with Monitor(job, vm) as monitor, contextlib.ExitStack() as still:
+    with Monitor(job, vm) as monitor, contextlib.ExitStack() as layers, contextlib.ExitStack() as still:
         directory = Path(monitor.directory)
         disks = decode_disks(regular.read_start(directory / DISKS_FILE, MAX_DISKS), vm)
         argv = decode_command_line(regular.read_start(directory / COMMAND_FILE, MAX_COMMAND), vm)
         _ensure_storable(job, monitor, argv)
         keeper = still.enter_context(_paused(directory, vm))
+        # its end has the second layer merged, which a VM that stands still cannot do
+        saver = layers.enter_context(SaverConnection(str(directory / SAVE_SOCKET), vm))
         _say(PAUSED, vm)
         _await(STORE)
-        record, found = _store(job, monitor, disks, argv, place)
+        layer = _put_layer(saver, disks)
+        with _writing(place, vm):
+            record, found = _store(job, monitor, disks, argv, place)
         _say(STORED, vm)
         if _await(GO_ON, STAY) == GO_ON:
             still.close()
-        record = replace(record, files={kind: _sum(path, vm) for kind, path in found.items()})
-        files.replace_file(place / f"{vm}.json", encode_vm_checkpoint(record))
+        with _writing(place, vm):
+            if layer is not None:
+                found[DISK] = place / f"{vm}.{DISK}"
+                _copy(layer, found[DISK], _meter(vm))
+            record = replace(record, files={kind: _sum(path, vm) for kind, path in found.items()})
+            files.replace_file(place / f"{vm}.json", encode_vm_checkpoint(record))
         _say(SUMMED, vm)
         told = _await(KEEP_IT, END_IT, HOLD_IT)
         if told == HOLD_IT:
@@ -98,7 +110,10 @@ def operate(job: int, vm: str, place: Path) -> int:
 
 def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
     """Raise RequestError if the VM has something with which it cannot be stored."""
-    vm = monitor.vm
+    vm, directory = monitor.vm, Path(monitor.directory)
+    if Path(directory, FORMER_KEY_FILE).exists() and not _is_silent(directory):
+        hint = "wait until it answers; 'pcocc ps -l' says so, and the job's output when it could not take them"
+        raise RequestError(f"{vm} has not taken the ssh keys of this job yet, and would be stored with others", hint)
     what = next((what for word, what in _HINDRANCES.items() if any(one.startswith(word) for one in argv)), None)
     if what:
         raise RequestError(f"{vm} has {what}, and cannot be stored with it", "boot the job without it")
@@ -139,6 +154,14 @@ def _paused(directory: Path, vm: str) -> Iterator[socket.socket]:
         yield keeper
 
 
+def _is_silent(directory: Path) -> bool:
+    """Tell whether nobody waits for the guest any more."""
+    try:
+        return decode_state(Path(directory, STATE_FILE).read_text()).state == "silent"
+    except (OSError, ValueError):
+        return False
+
+
 def _say(word: str, vm: str, done: int = 0, total: int = 0) -> None:
     os.write(1, encode_task_word(TaskWord(word, vm, done, total)))
 
@@ -151,7 +174,7 @@ def _await(*words: str, at_end: str = "") -> str:
         if not piece and at_end:
             return at_end
         if not piece:
-            raise NodeError("the checkpoint was interrupted", "the VMs go on; an older checkpoint is unchanged")
+            raise NodeError("the checkpoint was interrupted", _UNHARMED)
         line += piece
     word = line.decode(errors="replace").strip()
     if word not in words:
@@ -171,12 +194,10 @@ def _store(
     version = (int(told["major"]), int(told["minor"]))
     found = {MEMORY: place / f"{vm}.{MEMORY}"}
     _store_memory(monitor, found[MEMORY], has_mapped_memory(version))
-    layer = next((Path(one.path) for one in disks.disks if one.mmp is None), None)
     variables = Path(disks.scratch, f"{vm}.vars.fd")
-    for kind, path in ((DISK, layer), (SEED, Path(monitor.directory, "seed.iso")), (VARIABLES, variables)):
-        if path is not None and path.exists():
-            found[kind] = place / f"{vm}.{kind}"
-            _copy(path, found[kind])
+    if variables.exists():
+        found[VARIABLES] = place / f"{vm}.{VARIABLES}"
+        _copy(variables, found[VARIABLES], unwatched)
     if vm == "vm0":
         shutil.copyfile(naming.job_dir(job) / BOOT_FILE, place / BOOT_COPY)
     record = VmCheckpoint(
@@ -225,8 +246,8 @@ def _follow(monitor: Monitor) -> None:
     advance = _meter(monitor.vm)
     while (state := monitor.command("query-migrate")).get("status") != "completed":
         if state.get("status") in ("failed", "cancelled", "cancelling"):
-            why = state.get("error-desc") or "is the file system full?"
-            raise NodeError(f"the memory of {monitor.vm} could not be stored: {why}", "the VMs go on")
+            why = state.get("error-desc") or "QEMU could not write it"
+            raise NodeError(f"the memory of {monitor.vm} could not be stored: {why}", f"is DIR full? {_UNHARMED}")
         memory = state.get("ram", {})
         advance(int(memory.get("total", 0)) - int(memory.get("remaining", 0)), int(memory.get("total", 0)))
         with contextlib.suppress(TimeoutError):
@@ -246,14 +267,40 @@ def _meter(vm: str) -> Advance:
     return advance
 
 
-def _copy(source: Path, target: Path) -> None:
+@contextlib.contextmanager
+def _writing(place: Path, vm: str) -> Iterator[None]:
+    """Report a file system's error in the block as one of the checkpoint's directory."""
+    try:
+        yield
+    except OSError as error:
+        why = f"{vm} could not be stored in {place.parent}: {error.strerror}"
+        raise NodeError(why, f"see 'df {place.parent}'; {_UNHARMED}") from None
+
+
+def _put_layer(saver: SaverConnection, disks: DiskFacts) -> Path | None:
+    """Put a second layer upon the VM's own, which does not change any more then; return the first, None for no disk."""
+    index = next((index for index, one in enumerate(disks.disks) if one.mmp is None), None)
+    if index is None:
+        return None
+    layer = Path(disks.disks[index].path)
+    try:
+        put_second_layer(saver, open_second_layer(saver, layer, index))
+    except OSError as error:
+        raise NodeError(
+            f"{saver.vm} cannot be stored without some room in the job's scratch directory {disks.scratch}:"
+            f" {error.strerror}", f"see 'df {disks.scratch}' on the VM's node, and free some there",
+        ) from None
+    return layer
+
+
+def _copy(source: Path, target: Path, advance: Advance) -> None:
     with regular.open_regular(source) as stream:
         fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             size = os.fstat(stream.fileno()).st_size
             os.ftruncate(fd, size)
-            for _far in copy_extents(stream.fileno(), fd, 0, size):
-                pass
+            for far in copy_extents(stream.fileno(), fd, 0, size):
+                advance(far, size)
         finally:
             os.close(fd)
 

@@ -23,7 +23,9 @@ _LONGEST = 1 << 24  # bytes of such a file
 def read_cluster_of(directory: str) -> Cluster:
     """Return the cluster of the checkpoint in a directory, from which it will go on; RequestError if it cannot."""
     place = f"{directory}/{CURRENT}"
-    if not os.path.lexists(place):
+    with user_files.explaining(directory, "the checkpoint"):
+        names = os.listdir(directory)
+    if CURRENT not in names:
         raise RequestError(f"{directory} is no checkpoint: it has no {CURRENT}", "'pcocc checkpoint DIR' makes one")
     data = user_files.read_user_start(f"{place}/{WHOLE_FILE}", _LONGEST, "the checkpoint's file")
     whole = decode_checkpoint(data, f"{place}/{WHOLE_FILE}")
@@ -32,7 +34,7 @@ def read_cluster_of(directory: str) -> Cluster:
     machine.update(boot)
     if (BOOT_COPY, machine.hexdigest()) not in {(one.name, one.sha256) for one in whole.files}:
         raise damaged(f"{place}/{BOOT_COPY}", "its content is not what was stored")
-    cluster = decode_cluster(decode_boot(boot.decode(errors="replace"))[0])
+    cluster = decode_cluster(decode_boot(boot.decode(errors="replace")).cluster)
     if cluster.vm_count != whole.vms:
         raise damaged(f"{place}/{WHOLE_FILE}", "it has another number of VMs than the cluster that was stored")
     return replace(cluster, restart=directory)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from pcocc_runtime.documents.login import FORMER_KEY_FILE, NEW_KEYS_FILE
 from pcocc_runtime.documents.members import MEMBERS_FILE
 from pcocc_runtime.documents.reach import render_ports
 from pcocc_runtime.errors import NodeError
@@ -21,13 +22,14 @@ from pcocc_runtime.vm import iso
 from pcocc_runtime.vm.plan import VmFiles
 
 if TYPE_CHECKING:
+    from pcocc_runtime.documents.boot import Keys
     from pcocc_runtime.documents.cluster import Cluster, Drive, Group, Mount
     from pcocc_runtime.documents.node import NodeFacts
     from pcocc_runtime.vm.restart import Restart
 
 
 def make_files(
-    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: Keys, directory: PurePath,
     tell: Callable[[str], None], restart: Restart | None = None,
 ) -> VmFiles:
     """Make all files of a VM, or take those of its checkpoint, and `tell` notes for the user.
@@ -54,7 +56,7 @@ def make_files(
 
 
 def _make_own(
-    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath,
+    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: Keys, directory: PurePath,
     tell: Callable[[str], None], restart: Restart | None,
 ) -> VmFiles:
     """Make the files that belong to this VM alone."""
@@ -62,22 +64,22 @@ def _make_own(
     image, held = _place_image(group.image, node, scratch, rank, tell)
     if held:
         os.utime(directory.parent / MEMBERS_FILE)  # steps read from its age how long a VM may still be silent
+    written = _write_seed(job, rank, node, cluster, keys, directory)
     if restart is not None:
-        return _take_stored(restart, group, image, scratch, directory, held)
+        return _take_stored(restart, group, image, scratch, written, held)
     boot = qemu_img.create_overlay(image, scratch / f"vm{rank}.qcow2")
     return VmFiles(
         disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),
-        seed=_write_seed(job, rank, node, cluster, keys, directory),
+        seed=written,
         firmware=_copy_firmware(group, scratch / f"vm{rank}.vars.fd") if group.firmware == "uefi" else None,
         locks=held,
     )
 
 
 def _take_stored(
-    restart: Restart, group: Group, image: str | None, scratch: PurePath, directory: PurePath,
-    held: tuple[int, ...]
+    restart: Restart, group: Group, image: str | None, scratch: PurePath, written: str, held: tuple[int, ...]
 ) -> VmFiles:
-    """Make the files of a VM that goes on from its checkpoint."""
+    """Make the files of a VM that goes on from its checkpoint; its seed is a new one, with the keys of this job."""
     from pcocc_runtime.vm import restart as stored
 
     rank = restart.record.rank
@@ -89,10 +91,22 @@ def _take_stored(
         stored.take_variables(restart, PurePath(firmware.variables))
     return VmFiles(
         disks=() if boot is None else (Disk(boot, cache=group.disk_cache),),
-        seed=stored.take_seed(restart, directory / "seed.iso"),
+        seed=written,
         firmware=firmware,
         locks=held,
     )
+
+
+def leave_new_keys(
+    job: int, rank: int, node: NodeFacts, directory: PurePath, keys: Keys, former: Keys, user: str
+) -> None:
+    """Write what the keeper of a VM that goes on needs to have its guest take the keys and ports of this job."""
+    from pcocc_runtime.guest.new_keys import render_new_keys
+
+    ports = render_ports(node.forwards, rank, node.name)
+    text = render_new_keys(former, keys, user, f"{job} {ports}" if ports else "")
+    files.replace_file(directory / FORMER_KEY_FILE, former.user.encode())
+    files.replace_file(directory / NEW_KEYS_FILE, text.encode())
 
 
 def _place_image(
@@ -168,10 +182,11 @@ def _copy_firmware(group: Group, path: PurePath) -> Uefi:
 
 
 def _write_seed(
-    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: seed.Keys, directory: PurePath
+    job: int, rank: int, node: NodeFacts, cluster: Cluster, keys: Keys, directory: PurePath
 ) -> str:
     user = accounts.read_account(os.getuid())
     group = cluster.group_of(rank)
+    first = f"pcocc-{cluster.first_job}-vm{rank}" if cluster.first_job is not None else None
     interfaces = (*network_config.plan_interfaces(node, rank), *network_config.plan_function_interfaces(node, rank))
     content = seed.render_seed(
         job=job,
@@ -181,7 +196,7 @@ def _write_seed(
         login=seed.JobUser(user.pw_name, user.pw_uid, user.pw_gid, user.pw_dir, user.pw_gecos),
         keys=keys,
         user_data=group.user_data,
-        instance_id=group.instance_id,
+        instance_id=group.instance_id or first,
         command_user=group.command_user,
         mounts=group.mounts,
         interfaces=interfaces,

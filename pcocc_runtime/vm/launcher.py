@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot import BOOT_FILE, Keys, decode_boot, encode_boot
+from pcocc_runtime.documents.boot import BOOT_FILE, Boot, Keys, decode_boot, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster
 from pcocc_runtime.documents.command_line import COMMAND_FILE, encode_command_line
 from pcocc_runtime.documents.disks import DISKS_FILE, encode_disks
@@ -40,7 +40,7 @@ from pcocc_runtime.system.watch import start_watch
 from pcocc_runtime.vm.abilities import find_abilities
 from pcocc_runtime.vm.accelerator import choose_accelerator
 from pcocc_runtime.vm.async_io import find_ways
-from pcocc_runtime.vm.files import make_files, start_filesystems, virtiofs_log
+from pcocc_runtime.vm.files import leave_new_keys, make_files, start_filesystems, virtiofs_log
 from pcocc_runtime.vm.interfaces import find_descriptors, plan_queues
 from pcocc_runtime.vm.plan import Hardware, Task, VmFiles, plan_hardware, plan_vm
 
@@ -95,8 +95,8 @@ def read_task(environ: dict[str, str]) -> Task:
 def launch(task: Task, environ: dict[str, str]) -> None:
     """Make the VM's files, start its keeper, and exec QEMU."""
     node = read_node(task.job)
-    encoded, keys = decode_boot(environ.get(wire.ENV_BOOT, ""))
-    cluster = decode_cluster(encoded)
+    boot = decode_boot(environ.get(wire.ENV_BOOT, ""))
+    keys, cluster = boot.keys, decode_cluster(boot.cluster)
     group = cluster.group_of(task.rank)
     task = size_task(task, group)
     node, kvm_fd = choose_accelerator(node, group.qemu_bin or node.qemu, task.kvm_fd)
@@ -110,8 +110,6 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     if group.memory_lock:
         allow_lock(hardware.memory, group.template)
     directory, watch = make_vm_directory(task, node, cluster, keys)
-    if task.rank == 0:
-        keep_boot(task, cluster, keys)
     made = make_files(task.job, task.rank, node, cluster, keys, directory, lambda text: tell(task, node, text), restart)
     filesystems = start_filesystems(group.mounts, directory, lambda tag: virtiofs_log(node, task.rank, tag))
     ours, theirs = socket.socketpair()
@@ -119,8 +117,6 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     plan = plan_vm(task, node, group, directory, made, hardware, filesystems, qmp, kvm_fd, ways)
     if restart is not None:
         plan = replace(plan, uuid=restart.record.uuid, incoming=restart.options)
-    Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
-    os.symlink(plan.console_log, directory / "console.log")
     argv = plan_qemu_argv(plan)
     if restart is not None:
         restart.ensure_same(argv)
@@ -128,6 +124,8 @@ def launch(task: Task, environ: dict[str, str]) -> None:
     leave_facts(directory, node, group, plan, hardware, argv)
     facts = describe_vm(task, node, group, plan, ours, directory, watch, restart)
     facts = facts._replace(stored=mark_stored_first(directory, cluster))
+    if boot.former is not None and facts.address:
+        leave_new_keys(task.job, task.rank, node, directory, keys, boot.former, facts.user)
     inherited = [*find_inherited(task, made, filesystems, kvm_fd, restart), qmp]
     become_qemu(task, argv, facts, ours, inherited)
 
@@ -144,6 +142,8 @@ def leave_facts(
     directory: PurePath, node: NodeFacts, group: Group, plan: VmPlan, hardware: Hardware, argv: Sequence[str]
 ) -> None:
     """Write what other processes will want to know of this VM into its directory."""
+    Path(plan.console_log).unlink(missing_ok=True)  # that of a VM before this one
+    os.symlink(plan.console_log, directory / "console.log")
     files.replace_file(directory / COMMAND_FILE, encode_command_line(argv))
     if group.on_power_off == "keep":
         files.replace_file(directory / KEPT_FILE, b"")
@@ -193,15 +193,15 @@ def keep_boot(task: Task, cluster: Cluster, keys: Keys) -> None:
         group if group.full_node else replace(group, cpus=task.cpus, memory=task.memory or group.memory)
         for group in cluster.groups
     )
-    boot = encode_boot(encode_cluster(Cluster(sized)), keys)
-    files.replace_file(naming.job_dir(task.job) / BOOT_FILE, boot.encode())
+    boot = Boot(encode_cluster(Cluster(sized, first_job=cluster.first_job)), keys)
+    files.replace_file(naming.job_dir(task.job) / BOOT_FILE, encode_boot(boot).encode())
 
 
 def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys) -> tuple[PurePath, int]:
-    """Make the VM's directory, and the keys and addresses that every step here reads; return it and its watch."""
+    """Make the VM's directory, and what every step here reads of keys and addresses; return it and its watch."""
     base = naming.job_dir(task.job)
     files.replace_file(base / KEY_FILE, keys.user.encode())
-    files.replace_file(base / HOST_KEY_FILE, keys.host_public.encode())
+    files.replace_file(base / HOST_KEY_FILE, f"{keys.host_public}\n{keys.other_hosts}".encode())
     login = accounts.read_account(os.getuid()).pw_name
     members = Members(
         networks=node.reach,
@@ -212,6 +212,8 @@ def make_vm_directory(task: Task, node: NodeFacts, cluster: Cluster, keys: Keys)
         boot_timeout=node.boot_timeout,
     )
     files.replace_file(base / MEMBERS_FILE, encode_members(members))
+    if task.rank == 0:
+        keep_boot(task, cluster, keys)
     directory = base / naming.vm_name(task.rank)
     tree_removal.remove_tree(directory)
     files.ensure_directory(directory, 0o700)

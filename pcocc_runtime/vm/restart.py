@@ -11,7 +11,6 @@ from pcocc_runtime import naming
 from pcocc_runtime.documents.checkpoint import (
     DISK,
     MEMORY,
-    SEED,
     VARIABLES,
     SeenFile,
     StoredFile,
@@ -125,12 +124,6 @@ def take_disk(restart: Restart, image: str | None, path: PurePath) -> str | None
     _take(restart, DISK, path)
     if image is not None:
         qemu_img.rename_backing(path, image)
-    return str(path)
-
-
-def take_seed(restart: Restart, path: PurePath) -> str:
-    """Make the VM's seed from the stored one."""
-    _take(restart, SEED, path)
     return str(path)
 
 

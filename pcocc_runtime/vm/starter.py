@@ -18,7 +18,7 @@ from pcocc_runtime import __version__
 from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.boot import encode_boot
 from pcocc_runtime.documents.boot_step import parse_ranks
-from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, encode_cluster, sets_text
+from pcocc_runtime.documents.cluster import Cluster, Group, decode_cluster, sets_text
 from pcocc_runtime.documents.hook import HookCluster, plan_hook_cluster
 from pcocc_runtime.documents.vm_events import (
     PREFIX,
@@ -54,7 +54,7 @@ from pcocc_runtime.vm import user_data
 from pcocc_runtime.vm.array_task import fill_array_task
 from pcocc_runtime.vm.auto_checkpoint import AutoCheckpoint
 from pcocc_runtime.vm.boot_progress import BootProgress, LineReader
-from pcocc_runtime.vm.job_keys import choose_keys
+from pcocc_runtime.vm.job_keys import make_boot
 from pcocc_runtime.vm.stepd_watch import StepdWatch
 
 LAST_WORDS = 1.0  # seconds: a task's output may arrive later than Slurm's message that the task has ended
@@ -79,9 +79,10 @@ def main() -> int:
         hooks.run_hooks(confdir, plan_hook_cluster(hooks.BOOT, user, job, cluster))
         whole = any(group.full_node for group in cluster.groups)
         memory = facts.memory_per_node if whole else facts.task_memory(cluster.vm_count)
-        cluster, keys = choose_keys(facts, cluster)
+        boot = make_boot(facts, cluster)
+        cluster = decode_cluster(boot.cluster)
         environment = {
-            wire.ENV_BOOT: encode_boot(encode_cluster(cluster), keys),
+            wire.ENV_BOOT: encode_boot(boot),
             wire.ENV_TASK_MEMORY: str(memory),
         }
         argv = boot_argv(facts, cluster.vm_count, sets_text(cluster), whole)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from pcocc_runtime.documents.boot import Keys, decode_boot
+from pcocc_runtime.documents.boot import Boot, Keys, decode_boot
 from pcocc_runtime.documents.checkpoint import (
     BOOT_COPY,
     CURRENT,
@@ -37,22 +38,30 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     return decode_checkpoint(data, str(directory / WHOLE_FILE))
 
 
-def find_stored(directory: str, cluster: Cluster) -> tuple[Cluster, Keys]:
-    """Return the cluster, with the path of the checkpoint that `directory` leads to now, and the keys of its guests.
+class Stored(NamedTuple):
+    """A cluster with the path of its checkpoint, the keys that its guests know, and the job that has stored it."""
+
+    cluster: Cluster
+    keys: Keys
+    job: int
+
+
+def find_stored(directory: str, cluster: Cluster) -> Stored:
+    """Return what the checkpoint that `directory` leads to now has of the cluster.
 
     RequestError when another cluster has been stored there since the job was submitted.
     """
     place = Path(os.path.realpath(Path(directory, CURRENT)))
-    boot = read_small(place, read_checkpoint(place), BOOT_COPY).decode(errors="replace")
-    encoded, keys = decode_boot(boot)
-    if decode_cluster(encoded) != replace(cluster, restart=None, checkpoints=None):
+    whole = read_checkpoint(place)
+    boot = _read_boot(place, whole)
+    if decode_cluster(boot.cluster) != replace(cluster, restart=None, checkpoints=None):
         text = f"the checkpoint in {directory} has been replaced by one of another cluster"
         raise RequestError(text, "submit the job anew")
-    return replace(cluster, restart=str(place)), keys
+    return Stored(replace(cluster, restart=str(place)), boot.keys, whole.job)
 
 
-def find_own(cluster: Cluster, job: int) -> tuple[Cluster, Keys] | None:
-    """Return the cluster as its job has stored it, and the keys that its guests know; None when it has not."""
+def find_own(cluster: Cluster, job: int) -> Stored | None:
+    """Return the cluster as its job has stored it; None when it has not."""
     assert cluster.checkpoints is not None
     link = Path(cluster.checkpoints.directory, CURRENT)
     if not os.path.lexists(link):
@@ -61,15 +70,22 @@ def find_own(cluster: Cluster, job: int) -> tuple[Cluster, Keys] | None:
     whole = read_checkpoint(place)
     if whole.job != job:
         return None
-    boot = read_small(place, whole, BOOT_COPY).decode(errors="replace")
-    encoded, keys = decode_boot(boot)
-    return replace(decode_cluster(encoded), restart=str(place), checkpoints=cluster.checkpoints), keys
+    boot = _read_boot(place, whole)
+    found = replace(decode_cluster(boot.cluster), restart=str(place), checkpoints=cluster.checkpoints)
+    return Stored(found, boot.keys, job)
+
+
+def _read_boot(place: Path, whole: Checkpoint) -> Boot:
+    return decode_boot(read_small(place, whole, BOOT_COPY).decode(errors="replace"))
 
 
 def read_small(directory: Path, whole: Checkpoint, name: str) -> bytes:
     """Return a file of a checkpoint; RequestError unless its content is what was stored."""
     one = next((one for one in whole.files if one.name == name), None)
-    data = regular.read_start(directory / name, _LONGEST)
+    try:
+        data = regular.read_start(directory / name, _LONGEST)
+    except OSError as error:
+        raise damaged(str(directory / name), error.strerror or "it cannot be read") from None
     if one is None or data is None:
         raise damaged(str(directory / name), "it is missing")
     machine = begin_sum()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.bench import boot, figures, plain, start
+from tests.bench import boot, checkpoint, figures, plain, start
 from tests.boot.box import ROOT, STATE, Box
 
 ALL: dict[str, tuple[Callable[[Box, int], list[figures.Figure]], int]] = {
@@ -25,6 +25,7 @@ ALL: dict[str, tuple[Callable[[Box, int], list[figures.Figure]], int]] = {
     "node": (start.measure_node, 3),
     "boot": (boot.measure, 3),
     "memory": (boot.measure_memory, 1),
+    "checkpoint": (checkpoint.measure, 3),
 }
 
 

@@ -50,12 +50,12 @@ def image_file(box: Box, name: str) -> Path:
     return Path(json.loads(box.out(["pcocc", "image", "show", "--json", name]))[-1]["path"])
 
 
-def log_in(cluster: Cluster, key: str, user: str) -> Done:
+def log_in(cluster: Cluster, key: str, user: str, address: str = "10.200.0.1") -> Done:
     """Try a key on vm0 of a job, from inside the job's network."""
     box, node = cluster.box, cluster.node_of("vm0")
     options = "-F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
     options += " -o IdentitiesOnly=yes -o ConnectTimeout=20"
-    script = f"f=$(mktemp); cat >$f; ssh {options} -i $f {user}@10.200.0.1 id -un; s=$?; rm $f; exit $s"
+    script = f"f=$(mktemp); cat >$f; ssh {options} -i $f {user}@{address} id -un; s=$?; rm $f; exit $s"
     return box.run(
         ["nsenter", f"--net=/run/netns/pcocc-{cluster.job}", "sh", "-c", script],
         user="root",

@@ -125,9 +125,7 @@ if [ -n "$name" ]; then
 fi
 [ -s /etc/hostname ] && read -r name </etc/hostname
 echo "$name" >/proc/sys/kernel/hostname
-host_key=/run/dropbear_host_key
-dropbearconvert openssh dropbear /run/pcocc-keys/host $host_key >/dev/null 2>&1 || dropbearkey -t ed25519 -f $host_key >/dev/null 2>&1
-dropbear -s -r $host_key
+service sshd start || { dropbearkey -t ed25519 -f /run/dropbear_host_key >/dev/null 2>&1; dropbear -s -r /run/dropbear_host_key; }
 
 modprobe -a virtio_console button evdev pvpanic-pci pvpanic-mmio qemu_fw_cfg virtio_balloon virtio_mem 2>/dev/null
 ln -s /proc/self/fd /dev/fd
@@ -300,14 +298,21 @@ mount -o remount,ro / 2>/dev/null
 usleep 50000
 exec busybox-static "$how" -f
 EOF
+cat >root/usr/bin/service <<'EOF'
+#!/bin/sh
+# service sshd start|reload: dropbear with the host key that the seed has brought; its sessions go on
+[ "$1" = sshd ] && dropbearconvert openssh dropbear /run/pcocc-keys/host /run/dropbear_host_key >/dev/null 2>&1 || exit 1
+[ "$2" = start ] || { read -r pid </run/dropbear.pid && kill "$pid"; while [ -d "/proc/$pid" ]; do usleep 10000; done; }
+dropbear -s -r /run/dropbear_host_key
+EOF
 for name in poweroff reboot halt; do ln -sf shutdown "root/usr/bin/$name"; done
 cat >root/usr/bin/sudo <<'EOF'
 #!/bin/sh
 [ "$1" != -n ] || shift
 [ "$(id -u)" != 0 ] || exec "$@"
-exec su root -c 'exec "$0" "$@"' "$@"
+exec su -c 'exec "$0" "$@"' -- root "$@"
 EOF
-chmod 755 root/etc/init root/etc/udhcpc/script root/usr/bin/{ssh,shutdown,sudo}
+chmod 755 root/etc/init root/etc/udhcpc/script root/usr/bin/{ssh,shutdown,sudo,service}
 
 # --- initial RAM disk: only what finds the root partition
 mkdir -p initrd/{bin,dev,lib,root}

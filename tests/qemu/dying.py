@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from pcocc_runtime.guest.agent import Agent
-from pcocc_runtime.save.link import SaverConnection
+from pcocc_runtime.system.saver_connection import SaverConnection
 
 _STEPS = {
     "open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree",

@@ -12,7 +12,8 @@ import pytest
 
 from pcocc_runtime.documents.checkpoint import Checkpoint, StoredFile, encode_checkpoint
 from pcocc_runtime.system.copy import hash_file
-from tests.qemu.saving import Home, start_task
+from pcocc_runtime.system.saver_connection import SaverConnection
+from tests.qemu.saving import Home, inside, left_behind, make_drive, start_task
 from tests.qemu.vm import DATA, StartVm, Vm
 from tests.waiting import limit, wait_closely
 
@@ -133,6 +134,38 @@ def test_a_vm_goes_on_in_another_job(start: StartVm, home: Home, storing: Begin)
     assert third.run("echo $mark") == "in-memory\n" and read_count(third) > count
 
 
+def test_the_disk_is_copied_while_the_guest_writes_again(start: StartVm, home: Home, storing: Begin) -> None:
+    group = home.shell()
+    vm = start(group).boot()
+    vm.run(MARK)
+    vm.run("head -c 40000000 /dev/urandom | dd of=/dev/vda bs=1M seek=8; sync; sum=$(md5sum </dev/vda)")
+    one = storing(vm)
+    assert one.hear() == "paused vm0"
+    one.say("store")
+    assert one.hear() == "stored vm0" and not (one.place / "vm0.disk").exists(), "the VM does not wait for that"
+    one.say("go on")
+    vm.run("printf LATER-1 | dd of=/dev/vda; head -c 40000000 /dev/zero | dd of=/dev/vda bs=1M seek=8; sync")
+    assert one.hear() == "summed vm0", one.explain()
+    seal(one.place)
+    one.say("keep")
+    assert one.end() == 0, one.explain()
+    wait_closely(lambda: left_behind(vm) == [])
+    assert vm.run("head -c7 /dev/vda") == "LATER-1"
+    other = go_on(start(group, job=8, restart=f"{DATA}/{one.place.name}"))
+    assert other.run("echo 3 >/proc/sys/vm/drop_caches; head -c7 /dev/vda") == "on-disk"
+    assert other.run('[ "$(md5sum </dev/vda)" = "$sum" ] && echo same') == "same\n"
+
+
+def test_a_vm_that_is_being_saved_is_not_stored_at_the_same_time(start: StartVm, home: Home, storing: Begin) -> None:
+    vm = start(home.shell()).boot()
+    with SaverConnection(f"{vm.directory}/save", "vm0"):
+        one = storing(vm)
+        assert one.end() == 1
+        assert one.child.stderr and b"error: another save of vm0 is in progress" in one.child.stderr.read()
+    assert vm.run("echo on") == "on\n"
+    assert storing(vm).store().is_dir()
+
+
 @pytest.mark.parametrize("moment", ["paused", "stored", "summed"])
 @pytest.mark.parametrize("how", ["killed", "cut off"])
 def test_a_vm_goes_on_when_its_checkpoint_is_cut_off(start: StartVm, home: Home, storing: Begin, moment: str, how: str) -> None:
@@ -156,6 +189,7 @@ def test_a_vm_goes_on_when_its_checkpoint_is_cut_off(start: StartVm, home: Home,
     assert vm.read() == "in-memory\n"
     count = read_count(vm)
     wait_closely(lambda: read_count(vm) > count, "its processes to go on")
+    wait_closely(lambda: left_behind(vm) == [])
     assert storing(vm).store().is_dir(), "nothing is in another one's way"
 
 
@@ -179,6 +213,53 @@ def test_a_vm_that_is_held_goes_on_only_when_it_is_told_to(start: StartVm, home:
     assert vm.wait() == 0, "it is stored as it is"
     other = go_on(start(group, job=8, restart=f"{DATA}/{place.name}"))
     assert other.run("echo $mark") == "in-memory\n"
+
+
+def test_a_persistent_drive_is_written_out_and_refused_when_it_was_changed_since(
+    start: StartVm, home: Home, storing: Begin
+) -> None:
+    group = replace(home.shell(), persistent=(make_drive(home),))
+    vm = start(group).boot()
+    vm.run("printf first-1 | dd of=/dev/vdb conv=fsync,notrunc")
+    place = storing(vm).store("end")
+    assert vm.wait() == 0 and (home.data / "drive").read_bytes()[:7] == b"first-1"
+    other = go_on(start(group, job=8, restart=f"{DATA}/{place.name}"))
+    assert other.run("echo 3 >/proc/sys/vm/drop_caches; head -c7 /dev/vdb") == "first-1"
+    other.run("printf later-1 | dd of=/dev/vdb conv=fsync,notrunc")
+    again = storing(other).store("end")
+    assert other.wait() == 0
+    third = start(group, job=9, restart=f"{DATA}/{place.name}")
+    assert third.wait(60) == 1 and third.said().count("pcocc: error:") == 1
+    assert f"the persistent drive {DATA}/drive has changed since the checkpoint was made" in third.said()
+    fourth = go_on(start(group, job=10, restart=f"{DATA}/{again.name}"))
+    assert fourth.run("head -c7 /dev/vdb") == "later-1"
+
+
+@pytest.mark.parametrize("how", ["full at once", "full later", "read-only later"])
+def test_a_file_system_that_takes_no_more_is_a_sentence_and_the_vm_goes_on(
+    start: StartVm, home: Home, storing: Begin, how: str
+) -> None:
+    vm = start(home.shell()).boot()
+    vm.run(MARK)
+    vm.run("head -c 8000000 /dev/urandom | dd of=/dev/vda bs=1M seek=8; sync")
+    one = storing(vm)
+    there = f"{DATA}/{one.place.name}"
+    size = "1M" if how == "full at once" else "300M"
+    inside(vm.process.pid, "mount", "-t", "tmpfs", "-o", f"uid=1,size={size}", "none", there)
+    assert one.hear() == "paused vm0"
+    one.say("store")
+    if how != "full at once":
+        assert one.hear() == "stored vm0"
+        spoil = f"mount -o remount,ro {there}" if how == "read-only later" else f"! cat /dev/zero >{there}/zeros"
+        inside(vm.process.pid, "sh", "-c", spoil)
+        one.say("go on")
+    assert one.end() == 1 and one.child.stderr
+    said = one.child.stderr.read().decode()
+    why = {"full at once": "the memory of vm0 could not be stored: ", "full later": ": No space left on device",
+           "read-only later": ": Read-only file system"}[how]
+    assert why in said and said.count("pcocc: error:") == 1 and "the VMs go on, and an older checkpoint is unchanged" in said
+    assert vm.run("echo $mark") == "in-memory\n"
+    wait_closely(lambda: left_behind(vm) == [])
 
 
 def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing: Begin) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pcocc_runtime.documents import wire
-from pcocc_runtime.documents.boot import Keys, encode_boot
+from pcocc_runtime.documents.boot import Boot, Keys, encode_boot
 from pcocc_runtime.documents.cluster import Cluster, Group, encode_cluster
 from pcocc_runtime.documents.hardware import Allocation
 from pcocc_runtime.documents.image_cache import ImageCache
@@ -90,7 +90,7 @@ class Vm:
             "SLURMD_NODENAME": "here", "SCRATCH": scratch_size,
             "PRETENDED": json.dumps(part) if part else "",
             "CACHE": f"image-cache: {{size: {cache.size >> 20}M, directory: {cache.directory}}}" if cache and served else "",
-            wire.ENV_BOOT: encode_boot(encode_cluster(Cluster((group,), restart)), keys),
+            wire.ENV_BOOT: encode_boot(Boot(encode_cluster(Cluster((group,), restart)), keys)),
         } | ({} if kvm is None else {wire.ENV_KVM_FD: str(kvm)})  # fmt: skip
         packages = sysconfig.get_paths()["purelib"]
         argv = ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(ROOT), str(data), str(guest), packages]

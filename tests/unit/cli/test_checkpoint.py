@@ -1,5 +1,6 @@
 """`pcocc checkpoint`: its directory always leads to a complete checkpoint, whatever happens while another one is made."""
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pcocc_runtime.cli import main as cli
 from pcocc_runtime.documents.checkpoint import decode_checkpoint
 from pcocc_runtime.slurm import commands, steps
 from pcocc_runtime.slurm.text import Running
+from pcocc_runtime.system import files
 
 # the tasks of two VMs; they fail at a word, if one is given
 _TASKS = """
@@ -94,6 +96,24 @@ def test_a_task_that_fails_leaves_the_older_one(store: Store, capsys: pytest.Cap
     with pytest.raises(SystemExit, match="1"):
         store(last=last)
     assert read_pid() == first
+
+
+@pytest.mark.parametrize("name", ["replace_file", "rename"])
+def test_a_file_system_that_takes_no_more_leaves_the_older_one(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert store() == 0
+    first = read_pid()
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files if name == "replace_file" else Path, name, fail)
+        assert store() == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"pcocc: error: the checkpoint could not be completed in {Path('it').absolute()}: No space left on device"
+    assert lines[1].startswith("hint: ") and len(lines) == 2 and read_pid() == first
 
 
 def test_what_killed_commands_left_goes_and_no_more(store: Store, tmp_path: Path) -> None:

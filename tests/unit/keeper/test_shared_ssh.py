@@ -3,13 +3,16 @@
 import os
 import selectors
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pcocc_runtime.documents.login import FORMER_KEY_FILE, NEW_KEYS_FILE
 from pcocc_runtime.documents.vm import VmFacts
 from pcocc_runtime.documents.vm_state import UP
+from pcocc_runtime.guest.script import KEYS_TAKEN, KEYS_TAKEN_AS_USER
 from pcocc_runtime.keeper import shared_ssh
 from pcocc_runtime.keeper.shared_ssh import SharedSsh
 from tests.waiting import limit, wait_closely
@@ -47,8 +50,10 @@ class Guest:
             kvm_expected=False, mounts=mounts,
         )  # fmt: skip
         self.told: list[tuple[str, str, bool]] = []
+        self.statuses: list[int] = []
         self.selector = selectors.DefaultSelector()
-        self.link = SharedSsh(facts, self.selector, Probe(), lambda *one: self.told.append(one))  # type: ignore[arg-type]
+        tell = (lambda *one: self.told.append(one), self.statuses.append)
+        self.link = SharedSsh(facts, self.selector, Probe(), *tell)  # type: ignore[arg-type]
         self.task = socket.socket(socket.AF_UNIX)
         self.task.connect(f"{directory}/attach")
         self.task.setblocking(False)
@@ -64,14 +69,15 @@ class Guest:
             one.close()
         self.selector.close()
 
-    def run_until_up(self) -> None:
-        """Do as the keeper does until the task is told that it may begin."""
+    def run_until_up(self, task: socket.socket | None = None) -> None:
+        """Do as the keeper does until a task, the first or another, is told that it may begin."""
+        task = task or self.task
         for _ in range(int(limit(2000))):
             for key, _events in self.selector.select(self.link.patience()):
                 key.data()
             self.link.turn()
             try:
-                assert self.task.recv(100) == UP
+                assert task.recv(100) == UP
                 return
             except BlockingIOError:
                 pass
@@ -128,3 +134,42 @@ def test_the_connection_stands_still_with_its_guest(ssh: list[Guest], tmp_path: 
     if not ends:  # else the test's end waits for it
         ssh[0].link.stand_still(False)
         wait_closely(lambda: state() != "T")
+
+
+def put_keys(directory: Path, text: str) -> None:
+    (directory / FORMER_KEY_FILE).write_text("old")
+    (directory / NEW_KEYS_FILE).write_text(text)
+
+
+@pytest.mark.parametrize("status", [KEYS_TAKEN, KEYS_TAKEN_AS_USER])
+def test_a_guest_that_goes_on_takes_the_keys_before_the_first_task(ssh: list[Guest], tmp_path: Path, status: int) -> None:
+    put_keys(tmp_path / "vm0", f"echo $1 >{tmp_path}/taken; exit {status}\n")
+    guest = Guest(tmp_path / "vm0", {})
+    ssh.append(guest)
+    assert guest.link._guest()[2] == f"{tmp_path}/vm0/former-key" and not guest.link.has_begun()
+    guest.run_until_up()
+    assert time.time() - int((tmp_path / "taken").read_text()) < limit(60), "it is told the time"
+    assert guest.link.has_begun() and guest.link._guest()[2] == f"{tmp_path}/key"
+    assert not [*tmp_path.glob("vm0/*key*")] and guest.statuses == [status] * (status != KEYS_TAKEN)
+
+
+def test_a_guest_that_could_not_take_them_is_asked_again_for_the_next_task(ssh: list[Guest], tmp_path: Path) -> None:
+    put_keys(tmp_path / "vm0", f"[ -e {tmp_path}/room ]")
+    guest = Guest(tmp_path / "vm0", {})
+    ssh.append(guest)
+    guest.run_until_up()
+    assert guest.statuses == [1] and guest.link.has_begun() and guest.link._guest()[2] == f"{tmp_path}/vm0/former-key"
+    (tmp_path / "room").touch()
+    with socket.socket(socket.AF_UNIX) as another:
+        another.connect(f"{tmp_path}/vm0/attach")
+        another.setblocking(False)
+        guest.run_until_up(another)
+    assert guest.statuses == [1] and guest.link._guest()[2] == f"{tmp_path}/key"
+
+
+def test_a_guest_that_hangs_keeps_no_task_waiting(ssh: list[Guest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_keys(tmp_path / "vm0", "exec sleep 600")
+    monkeypatch.setattr(shared_ssh, "_TAKE_PATIENCE", 0.2)
+    ssh.append(Guest(tmp_path / "vm0", {}))
+    ssh[0].run_until_up()
+    assert ssh[0].statuses == [-9] and ssh[0].link.taking == "failed"

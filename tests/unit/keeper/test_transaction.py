@@ -35,7 +35,8 @@ class Save:
         self.saver, theirs = socket.socketpair()
         self.saver.settimeout(limit(10))
         self.heard = self.saver.makefile("rb")
-        self.transaction = Transaction(theirs, self.selector, self.ask, self.thaw, self.end)
+        self.held = False
+        self.transaction = Transaction(theirs, self.selector, self.ask, self.thaw, self.end, lambda: self.held)
         assert self.hear() == {"go": True}
 
     def ask(self, command: str, arguments: dict[str, Any] | None, id: str | None) -> None:
@@ -196,3 +197,14 @@ def test_a_saver_that_is_gone_is_no_reason_to_fail(save: Save) -> None:
     save.transaction.take({"event": "BLOCK_JOB_COMPLETED", "data": {"device": "save-merge"}})
     save.transaction.take({"id": "save-remove", "return": {}})
     assert save.over == 1
+
+
+def test_nothing_is_merged_while_the_vm_is_held_still(save: Save) -> None:
+    snapshot(save)
+    save.held = True
+    save.leave()
+    save.transaction.tick()
+    assert save.transaction.step == "waiting" and save.commands() == []
+    save.held = False
+    save.transaction.tick()
+    assert save.transaction.step == "merging" and save.commands() == ["block-commit"]

@@ -11,7 +11,7 @@ import yaml
 
 from pcocc_runtime import addressing
 from pcocc_runtime.addressing import vm_address
-from pcocc_runtime.documents.boot import Keys, decode_boot, encode_boot
+from pcocc_runtime.documents.boot import Boot, Keys, decode_boot, encode_boot
 from pcocc_runtime.documents.boot_step import BootStep
 from pcocc_runtime.documents.layout import NodeLayout
 from pcocc_runtime.documents.reach import address_of, render_ports
@@ -139,7 +139,7 @@ def test_an_instance_id_is_the_text_it_was(word: str) -> None:
 
 def test_the_boot_document_survives_its_trip_and_damage_is_told() -> None:
     keys = Keys("a", "b", "c", "d")
-    assert decode_boot(encode_boot("cluster", keys)) == ("cluster", keys)
+    assert decode_boot(encode_boot(Boot("cluster", keys))) == Boot("cluster", keys)
     no_keys = base64.b64encode(zlib.compress(b'{"cluster": "c", "keys": {"user": "k"}}')).decode()
     for text in ("nonsense", no_keys):
         with pytest.raises(RequestError, match="PCOCC_BOOT"):

@@ -2,13 +2,15 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pcocc_runtime.documents.abilities import PLAIN
-from pcocc_runtime.documents.boot import Keys, encode_boot
+from pcocc_runtime.documents.boot import Boot, Keys, encode_boot
 from pcocc_runtime.documents.checkpoint import (
     Checkpoint,
     SeenFile,
@@ -18,7 +20,7 @@ from pcocc_runtime.documents.checkpoint import (
     encode_checkpoint,
     encode_vm_checkpoint,
 )
-from pcocc_runtime.documents.cluster import Checkpoints, Cluster, Group, encode_cluster
+from pcocc_runtime.documents.cluster import Checkpoints, Cluster, Group, decode_cluster, encode_cluster
 from pcocc_runtime.documents.hardware import Allocation, GuestNode, Shape, Topology
 from pcocc_runtime.errors import PcoccError, RequestError
 from pcocc_runtime.qemu.cpu import plan_smp
@@ -29,7 +31,7 @@ from pcocc_runtime.system import hardware, process
 from pcocc_runtime.system.copy import hash_file
 from pcocc_runtime.vm import restart as stored
 from pcocc_runtime.vm import ssh_keys
-from pcocc_runtime.vm.job_keys import choose_keys
+from pcocc_runtime.vm.job_keys import make_boot
 from pcocc_runtime.vm.plan import Hardware
 from pcocc_runtime.vm.stored import find_own, find_stored, read_checkpoint
 
@@ -51,7 +53,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "drive").write_bytes(b"drive")
     status = (tmp_path / "drive").stat()
     drive = SeenFile(str(tmp_path / "drive"), status.st_size, status.st_mtime_ns)
-    kinds = {kind: put(place, f"vm0.{kind}", noise.randbytes(3000)) for kind in ("memory", "disk", "seed", "vars")}
+    kinds = {kind: put(place, f"vm0.{kind}", noise.randbytes(3000)) for kind in ("memory", "disk", "vars")}
     record = VmCheckpoint(0, 7, "u", "7.2", "tcg", "", Topology(Shape(1)), WORDS, kinds, drives=(drive,))
     monkeypatch.setattr(process, "run", lambda _argv: "QEMU emulator version 7.2.22 (Debian)")
     put_record(place, record)
@@ -59,7 +61,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put_record(place: Path, record: VmCheckpoint) -> None:
-    boot = encode_boot(encode_cluster(Cluster((Group("tiny", 1),))), Keys("a", "b", "c", "d"))
+    boot = encode_boot(Boot(encode_cluster(Cluster((Group("tiny", 1),))), Keys("a", "b", "c", "d")))
     found = (put(place, "boot", boot.encode()), put(place, "vm0.json", encode_vm_checkpoint(record)))
     (place / "checkpoint.json").write_bytes(encode_checkpoint(Checkpoint(7, 1, 1, found)))
 
@@ -67,13 +69,12 @@ def put_record(place: Path, record: VmCheckpoint) -> None:
 def take_all(place: Path, target: Path) -> None:
     """Do with a checkpoint all that comes before a VM runs."""
     cluster = read_cluster_of(str(place.parent))
-    assert find_stored(str(place.parent), cluster)[0].restart == str(place)
+    assert find_stored(str(place.parent), cluster).cluster.restart == str(place)
     found = stored.open_restart(place, 0, "qemu", "tcg")
     os.close(found.memory)
     stored.ensure_drives(found)
     found.ensure_same(ARGV)
-    for number, take in enumerate((stored.take_seed, stored.take_variables)):
-        take(found, target / f"taken{number}")
+    stored.take_variables(found, target / "variables")
     stored.take_disk(found, None, target / "disk")
 
 
@@ -93,7 +94,7 @@ def test_a_thousand_flipped_bytes_are_found_before_a_vm_runs(checkpoint: Path, t
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << noise.randrange(8)]) + whole[at + 1 :])
         with pytest.raises(RequestError, match="is damaged: ") as caught:
             take_all(checkpoint, tmp_path)
-        assert caught.value.hint and len(files) == 7
+        assert caught.value.hint and len(files) == 6
         path.write_bytes(whole)
     take_all(checkpoint, tmp_path)
 
@@ -181,17 +182,65 @@ def test_a_job_goes_on_from_what_it_has_stored_itself(checkpoint: Path, monkeypa
     cluster = Cluster((Group("tiny", 1, cpus=4),), checkpoints=plan)
     assert find_own(cluster, 8) is None, "that is another job's"
     found = find_own(cluster, 7)
-    assert found is not None and found[0] == Cluster((Group("tiny", 1),), str(checkpoint), plan)
-    assert found[1] == Keys("a", "b", "c", "d")
+    assert found == (Cluster((Group("tiny", 1),), str(checkpoint), plan), Keys("a", "b", "c", "d"), 7)
     facts = JobFacts(7, 1, 1, 0, 0)
-    assert choose_keys(replace(facts, restarts=1), cluster) == found
-    assert choose_keys(facts, cluster) == (cluster, Keys("pcocc-7", "", "", "")), "it is its first run"
-    assert find_stored(str(checkpoint.parent), Cluster((Group("tiny", 1),), "it", plan))[0].checkpoints == plan
+    boot = make_boot(replace(facts, restarts=1), cluster)
+    assert decode_cluster(boot.cluster) == replace(found.cluster, first_job=7)
+    assert (boot.keys, boot.former) == (Keys("pcocc-7", "", "", "", "d"), found.keys), "new ones, and those until then"
+    assert make_boot(facts, cluster) == (encode_cluster(cluster), Keys("pcocc-7", "", "", ""), None), "it is its first run"
+    assert find_stored(str(checkpoint.parent), Cluster((Group("tiny", 1),), "it", plan)).cluster.checkpoints == plan
     (checkpoint / "checkpoint.json").write_text("x")
     with pytest.raises(RequestError, match="is damaged"):
         find_own(cluster, 7)
     (checkpoint.parent / "current").unlink()
     assert find_own(cluster, 7) is None
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Have the block run with the rights of a user who owns nothing here."""
+    os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_checkpoint_of_another_user_is_a_sentence_wherever_it_is_read(checkpoint: Path) -> None:
+    for one in (checkpoint.parent, *checkpoint.parents[:4]):
+        one.chmod(0o755)
+    checkpoint.parent.chmod(0o700)
+    with another_user(), pytest.raises(RequestError, match=r"^the checkpoint \S+/it cannot be read: Permission denied") as caught:
+        read_cluster_of(str(checkpoint.parent))
+    assert caught.value.hint
+    with another_user(), pytest.raises(RequestError, match=r"^the checkpoint .* cannot be read: Permission denied"):
+        read_checkpoint(checkpoint)
+    checkpoint.parent.chmod(0o755)
+    for name, take in {"boot": lambda: find_stored(str(checkpoint.parent), Cluster((Group("tiny", 1),))),
+                       "vm0.json": lambda: stored.open_restart(checkpoint, 0, "qemu", "tcg")}.items():  # fmt: skip
+        (checkpoint / name).chmod(0o600)
+        with another_user(), pytest.raises(RequestError, match=f"{name} is damaged: Permission denied"):
+            take()
+        (checkpoint / name).chmod(0o644)
+
+
+def test_half_a_checkpoint_is_a_sentence(checkpoint: Path) -> None:
+    (checkpoint / "checkpoint.json").unlink()
+    with pytest.raises(RequestError, match=r"^the checkpoint's file \S+/current/checkpoint\.json cannot be read: No such file"):
+        read_cluster_of(str(checkpoint.parent))
+    with pytest.raises(RequestError, match=r"is no checkpoint: it has no checkpoint\.json"):
+        find_stored(str(checkpoint.parent), Cluster((Group("tiny", 1),)))
+    (checkpoint.parent / "current").unlink()
+    (checkpoint.parent / "current").symlink_to(".gone")
+    with pytest.raises(RequestError, match="cannot be read: No such file"):
+        read_cluster_of(str(checkpoint.parent))
+
+
+@pytest.mark.parametrize(("name", "why"), [("nothing", "No such file or directory"), ("drive", "Not a directory")])
+def test_what_is_no_directory_is_a_sentence(checkpoint: Path, tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(RequestError, match=f"^the checkpoint {tmp_path}/{name} cannot be read: {why}") as caught:
+        read_cluster_of(str(tmp_path / name))
+    assert caught.value.hint
 
 
 def test_another_directory_is_no_checkpoint(tmp_path: Path) -> None:

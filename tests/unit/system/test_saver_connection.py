@@ -12,8 +12,8 @@ import pytest
 from pcocc_runtime.documents.save import Go, Outcome, Reply, encode_answer
 from pcocc_runtime.errors import NodeError, PcoccError, RequestError
 from pcocc_runtime.qemu.qmp import LONGEST_LINE
-from pcocc_runtime.save import link
-from pcocc_runtime.save.link import SaverConnection
+from pcocc_runtime.system import saver_connection
+from pcocc_runtime.system.saver_connection import SaverConnection
 from tests.unit.serving import serving
 from tests.waiting import limit
 
@@ -77,7 +77,7 @@ def test_a_keeper_that_says_something_else_ends_the_save_with_a_sentence(serve: 
 
 
 def test_a_keeper_that_says_nothing_has_another_save(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "_TURN_SECONDS", 0.01)
+    monkeypatch.setattr(saver_connection, "_TURN_SECONDS", 0.01)
     with pytest.raises(RequestError, match="another save of vm0 is in progress"):
         SaverConnection(serve(b""), "vm0")
 

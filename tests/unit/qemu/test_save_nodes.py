@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pcocc_runtime.save.nodes import QemuDisk, parse_disk, plan_aside, plan_filter, plan_overlay
+from pcocc_runtime.qemu.save_nodes import QemuDisk, parse_disk, plan_aside, plan_filter, plan_overlay
 
 
 @pytest.mark.parametrize("cache", [{"direct": True, "no-flush": False}, {"direct": False, "no-flush": True}])
