@@ -52,9 +52,31 @@ static long count_set(const char *set)
 	return count;
 }
 
+static bool is_named(const job_info_t *job, uint32_t first, char sign, uint32_t second)
+{
+	if (sign == '_')
+		return job->array_job_id == first && job->array_task_id == second;
+	return job->het_job_id == first && job->het_job_offset == second;
+}
+
+/* Returns the number of a job written as 5, as 5_3 (a task of an array) or as 5+1 (a part of a heterogeneous job); 0 for
+ * no job, for other texts, which srun itself refuses, and when slurmctld does not answer. */
 static uint32_t job_number(const char *text)
 {
-	return text ? (uint32_t)strtoul(text, NULL, 10) : 0;
+	char *rest = NULL, *end = NULL;
+	uint32_t first = text ? (uint32_t)strtoul(text, &rest, 10) : 0, found = 0;
+	job_info_msg_t *jobs = NULL;
+
+	if (!first || !*rest)
+		return first;
+	uint32_t second = (uint32_t)strtoul(rest + 1, &end, 10);
+	if ((*rest != '_' && *rest != '+') || end == rest + 1 || *end || load_job(first, &jobs))
+		return 0;
+	for (uint32_t i = 0; i < jobs->record_count && !found; i++)
+		if (is_named(&jobs->job_array[i], first, *rest, second))
+			found = jobs->job_array[i].job_id;
+	slurm_free_job_info_msg(jobs);
+	return found;
 }
 
 /* Returns the number of tasks: of a step, the VMs of its set; of a new job, its VMs; 0 to leave it to srun. */

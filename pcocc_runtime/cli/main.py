@@ -41,6 +41,7 @@ COMMANDS = {
     "qmp": ("operating", "add_qmp", "send a QMP message to QEMU"),
     "agent": ("operating", "add_agent", "send a command to the agent of a guest"),
     "dump": ("operating", "add_dump", "write the memory of a VM for crash(8)"),
+    "disk": ("disk", "add_disk", "persistent drives of running VMs"),
     "topology": ("operating", "add_topology", "the CPUs and memory that VMs hold, beside what guests see"),
     "network": ("network", "add_network", "the networks of a running job"),
     "node": ("node", "add_node", "whether a node has what VMs need, for its administrator"),

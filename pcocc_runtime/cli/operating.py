@@ -20,13 +20,13 @@ from pcocc_runtime.documents.verbs import (
 )
 
 JOB_HELP = "default: the job you are in, or your only one with running VMs"
-_ONE, _SEVERAL = "vm0, or vm0.JOB", "vm0, vm0.JOB, or several such as vm[0-3]"
+_ONE, SEVERAL = "vm0, or vm0.JOB", "vm0, vm0.JOB, or several such as vm[0-3]"
 
 
 def add_reset(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc reset`."""
     parser.description = "Resets VMs, as a reset button would: their guests are not asked."
-    _add_vms(parser, _SEVERAL)
+    _add_vms(parser, SEVERAL)
     parser.set_defaults(run=lambda arguments: run_in_vms(arguments, [RESET_VERB]))
 
 
@@ -38,7 +38,7 @@ def add_power(parser: argparse.ArgumentParser) -> None:
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     off = verbs.add_parser("off", help="have the guests power off")
-    _add_vms(off, _SEVERAL)
+    _add_vms(off, SEVERAL)
     how = off.add_mutually_exclusive_group()
     how.add_argument("-t", "--time", metavar="SECONDS", help="how long a guest may take; default: 120")
     how.add_argument(
@@ -46,10 +46,10 @@ def add_power(parser: argparse.ArgumentParser) -> None:
     )
     off.set_defaults(run=_power_off)
     on = verbs.add_parser("on", help="boot VMs again that were powered off and kept ('on-power-off: keep')")
-    _add_vms(on, _SEVERAL)
+    _add_vms(on, SEVERAL)
     on.set_defaults(run=lambda arguments: run_in_vms(arguments, [POWER_VERB, "on"]))
     cycle = verbs.add_parser("cycle", help="power VMs off, then on again")
-    _add_vms(cycle, _SEVERAL)
+    _add_vms(cycle, SEVERAL)
     cycle.add_argument(
         "-t", "--time", metavar="SECONDS", help="how long a guest may take to power off; default: 120"
     )
@@ -62,7 +62,7 @@ def add_monitor(parser: argparse.ArgumentParser) -> None:
         "Runs a command of QEMU's monitor, or shows a prompt for several, where Tab completes them and Ctrl-D"
         " leaves."
     )
-    _add_vms(parser, _SEVERAL)
+    _add_vms(parser, SEVERAL)
     parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="such as 'info block'")
     parser.set_defaults(run=_monitor)
 
@@ -72,7 +72,7 @@ def add_qmp(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Sends one QMP message to the QEMU of each VM, and writes each answer as a line of JSON."
     )
-    _add_vms(parser, _SEVERAL)
+    _add_vms(parser, SEVERAL)
     parser.add_argument(
         "message", metavar="JSON", help="a message, or the name of a command such as query-status"
     )
@@ -82,7 +82,7 @@ def add_qmp(parser: argparse.ArgumentParser) -> None:
 def add_agent(parser: argparse.ArgumentParser) -> None:
     """Add the words of `pcocc agent`."""
     parser.description = "Sends a command to the QEMU agent of each guest, and writes each answer as a line of JSON."
-    _add_vms(parser, _SEVERAL)
+    _add_vms(parser, SEVERAL)
     parser.add_argument(
         "command", metavar="COMMAND", help="such as info or guest-info, which lists the others"
     )
@@ -98,7 +98,7 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
         "Writes the memory of a VM as an ELF file, for crash(8), on the VM's node: FILE should be in a"
         " directory that nodes share. The VM is paused meanwhile."
     )
-    _add_vms(parser, _SEVERAL)
+    _add_vms(parser, SEVERAL)
     parser.add_argument("file", metavar="FILE", help="%%v in it stands for the VM's name")
     parser.set_defaults(
         run=lambda arguments: run_in_vms(arguments, [DUMP_VERB, str(Path(arguments.file).absolute())])
@@ -111,7 +111,7 @@ def add_topology(parser: argparse.ArgumentParser) -> None:
         "Shows what VMs hold on their nodes beside what their guests see: CPUs, caches, NUMA nodes, and where "
         "memory lies."
     )
-    _add_vms(parser, _SEVERAL)
+    _add_vms(parser, SEVERAL)
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a VM does not run as planned")
     parser.add_argument("--json", action="store_true", help="as JSON, one line for each VM")
     for whose, where in (("guest", "in the VM"), ("host", "in a step on its node")):
@@ -129,7 +129,7 @@ def _topology(arguments: argparse.Namespace) -> int:
 
 
 def _add_vms(parser: argparse.ArgumentParser, which: str) -> None:
-    parser.add_argument("vms", metavar="VMS" if which == _SEVERAL else "VM", help=which)
+    parser.add_argument("vms", metavar="VMS" if which == SEVERAL else "VM", help=which)
     parser.add_argument("-j", "--job", metavar="JOB", help=JOB_HELP)
 
 

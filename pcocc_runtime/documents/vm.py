@@ -6,6 +6,7 @@ import json
 
 from pcocc_runtime.documents.record import Record, parse_record
 
+DRIVES_FILE = "drives"  # in the directory of a VM that was given persistent drives while it runs
 KEPT_FILE = "kept"  # in the directory of a VM that stays when its guest has powered off
 
 
@@ -21,8 +22,9 @@ class VmFacts(Record):
     are the tags that the guest is to mount, with their types. `logs` are other files that grow with what the
     guest does. The guest's agent is reached by the socket `agent`, and by the keeper alone at QEMU's own,
     `agent_port`. A VM to `keep` stays when its guest has powered off. `incoming` is what QEMU calls the memory
-    that it goes on from (qemu/memory_file.py), empty where it boots. A VM that is `stored` when its job ends is
-    given time for that.
+    that it goes on from (qemu/memory_file.py), empty where it boots. A VM that was given persistent drives while it
+    runs has `drives_grace` seconds to power off, or `grace` where that is more. A VM that is `stored` when its job
+    ends is given time for that.
     """
 
     job: int
@@ -52,6 +54,7 @@ class VmFacts(Record):
     logs: list[str] = []
     incoming: str = ""
     stored: bool = False
+    drives_grace: int = 0
 
 
 def encode_vm(facts: VmFacts) -> str:

@@ -38,6 +38,7 @@ from pcocc_runtime.keeper.pause_guard import PAUSE_AGAIN, PauseGuard
 from pcocc_runtime.keeper.power_off import PowerOff
 from pcocc_runtime.keeper.save_guard import SaveGuard
 from pcocc_runtime.keeper.shared_ssh import PROBE_INTERVAL, SSH_LOG, SharedSsh, SshProbe
+from pcocc_runtime.qemu.hot_names import plan_release
 from pcocc_runtime.qemu.qmp import Messages, Unreadable, render_command
 from pcocc_runtime.system.used import has_commands
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 SIGNAL_INTERVAL = 0.5  # seconds between two looks for a SIGTERM that waits for QEMU
 LOG_SIZE = 1 << 16  # bytes kept of what programs complain of
+_RELEASE = "release-"  # before a device, in what the answer of a command is marked with
 CONSOLE_TAIL = 15  # lines of the serial console shown when a guest does not answer
 
 
@@ -182,7 +184,7 @@ class Keeper:
         if self.facts.stored and self.looking == "answering" and self.power_off.step == "on":
             self.power_off.wait()
             emit(Leaving(self.name, self.facts.node))
-        elif self.power_off.step == "on" and not self.facts.grace and self._is_busy():
+        elif self.power_off.step == "on" and not self.power_off.grace() and self._is_busy():
             self.power_off.step = "leaving"
         elif self.power_off.step == "on":
             self.power_off.ask(self.paused)
@@ -245,6 +247,13 @@ class Keeper:
             self._shut_down("guest-panic", True)
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
             self._tell_disk_error(data)
+        elif name == "DEVICE_DELETED":  # perhaps nobody waits for it any more
+            for command, arguments in plan_release(data.get("device", ""))[:1]:
+                self._send(command, arguments, f"{_RELEASE}{data['device']}")
+        elif str(message.get("id")).startswith(_RELEASE) and "return" in message:
+            # not if a drive is still in use: then its path is kept, for the next operation to close it
+            for command, arguments in plan_release(message["id"].removeprefix(_RELEASE))[1:]:
+                self._send(command, arguments)
         elif name == "RESUME":
             self.paused = False
             if self.is_off:
@@ -299,7 +308,7 @@ class Keeper:
         self.paused = True
         full = "the file system of its disk is full"
         what = full if data.get("nospace") else data.get("reason", "its disk failed")
-        file = self.facts.disks.get(data.get("device", ""), "its disk")
+        file = self.facts.disks.get(data.get("device", "")) or data.get("node-name") or "its disk"
         emit(DiskError(what, file, self.name, self.facts.node))
 
     def _tell_unmounted(self, tag: str, kind: str, known: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
 
 from pcocc_runtime.documents.record import TYPE_CHECKING
+from pcocc_runtime.documents.vm import DRIVES_FILE
 from pcocc_runtime.guest.shutdown import ask_agent
 
 if TYPE_CHECKING:
@@ -35,6 +37,11 @@ class PowerOff:
         self.last_call = 0.0
         self.agent: socket.socket | None = None  # open as long as the guest has to read from it
 
+    def grace(self) -> int:
+        """Return how many seconds the guest has to power off, 0 if no drive of its VM outlives it."""
+        given = os.path.exists(os.path.join(self.facts.directory, DRIVES_FILE))
+        return max(self.facts.grace, self.facts.drives_grace if given else 0)
+
     def is_watching(self) -> bool:
         """Tell whether `is_wanted` and `is_late` must be asked now and then."""
         return self.step != "forced"
@@ -57,11 +64,12 @@ class PowerOff:
 
     def ask(self, paused: bool) -> None:
         """End the VM; a guest that is `paused` cannot power off."""
-        if not self.facts.grace or self.step == "forced" or paused:
+        grace = self.grace()
+        if not grace or self.step == "forced" or paused:
             self.send("quit")
         elif self.step != "asked":
             self.step = "asked"
-            self.last_call = time.monotonic() + self.facts.grace
+            self.last_call = time.monotonic() + grace
             self.send("system_powerdown")
             self.agent = ask_agent(self.facts.agent)
 

@@ -23,6 +23,7 @@ from pcocc_runtime.qemu.disks import (
 )
 from pcocc_runtime.qemu.functions import PassedFunction, plan_passing
 from pcocc_runtime.qemu.memory import ORDINARY, Backing, plan_memory
+from pcocc_runtime.qemu.plugs import plan_plugs
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -130,7 +131,9 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
             for index, shared in enumerate(plan.filesystems)
             for word in _filesystem(index, shared, next(places))
         ],
-        *_helpers(plan, places), *_display(plan), *plan.custom_args, *passing.behind, *plan.incoming,
+        *_helpers(plan, places), *_display(plan),
+        *plan_plugs(plan.machine, slots.count_used(fixed, movable), plan.custom_args),
+        *plan.custom_args, *passing.behind, *plan.incoming,
     ]
 
 

@@ -23,6 +23,11 @@ def needs_bridge(fixed: int, movable: int) -> bool:
     return fixed + movable > SLOTS - _SPARE
 
 
+def count_used(fixed: int, movable: int) -> int:
+    """Return the slots of the root bus that devices take."""
+    return fixed + (1 if needs_bridge(fixed, movable) else movable)
+
+
 def plan_bridge(fixed: int, movable: int) -> list[str]:
     """Return the options of the bridge where one is needed."""
     return (

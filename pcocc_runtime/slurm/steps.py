@@ -16,7 +16,7 @@ from pcocc_runtime.documents import wire, wire_steps
 from pcocc_runtime.documents.vm_state import STATE_FILE, VmState, encode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.slurm.commands import read_running
-from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number, is_told_already
+from pcocc_runtime.slurm.text import JobFacts, Running, ensure_job_number, is_routine, is_told_already
 from pcocc_runtime.system import drop, installed, run_as
 from pcocc_runtime.terminal import printable
 
@@ -274,8 +274,10 @@ def _passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
 class StartedOperation:
     """An srun of an operation; its errors are passed on, except those that the operation has told already."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
+    def __init__(
+        self, process: subprocess.Popen[bytes], is_told: Callable[[str], bool] = is_told_already
+    ) -> None:
+        self.process, self._is_told = process, is_told
         self.has_complained = False  # known after `wait`
         self._complaints = threading.Thread(target=self._pass_on, daemon=True)
         self._complaints.start()
@@ -290,7 +292,7 @@ class StartedOperation:
         assert self.process.stderr
         with self.process.stderr as stream:
             for line in stream:
-                if not is_told_already(line.decode(errors="replace")):
+                if not self._is_told(line.decode(errors="replace")):
                     self.has_complained = True
                     os.write(2, line)
 
@@ -307,14 +309,25 @@ def start_operation(argv: list[str], inside: bool = False, apart: bool = False) 
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None
 
 
+# of a task that ended because another has failed, which says why
+_INTERRUPTED = re.compile(r"pcocc: @[a-z]+ of vm[0-9]+ was interrupted\n?")
+
+
 def start_conversation(argv: list[str]) -> StartedOperation:
     """Start such an srun with pipes for what is said to its tasks and what they say; NodeError when there is none."""
+
+    def is_told(line: str) -> bool:
+        # when a task fails, Slurm ends the others: their ends say nothing more, and a step that ends otherwise
+        # has the caller say so
+        return is_told_already(line) or is_routine(line) or bool(_INTERRUPTED.fullmatch(line))
+
     try:
         return StartedOperation(
             subprocess.Popen(
                 argv, env=operation_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, start_new_session=True
-            )
+            ),
+            is_told,
         )  # fmt: skip
     except OSError as error:
         raise NodeError(f"srun cannot be run here: {error.strerror}") from None

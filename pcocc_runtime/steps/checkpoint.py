@@ -52,6 +52,7 @@ from pcocc_runtime.documents.vm_state import STATE_FILE, decode_state
 from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images.second_layer import open_second_layer, put_second_layer
 from pcocc_runtime.progress import Advance, unwatched
+from pcocc_runtime.qemu.hot_drives import find_attached
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
 from pcocc_runtime.steps.qemu import Monitor, QemuGone
 from pcocc_runtime.system import files, hardware, regular
@@ -117,6 +118,11 @@ def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
     what = next((what for word, what in _HINDRANCES.items() if any(one.startswith(word) for one in argv)), None)
     if what:
         raise RequestError(f"{vm} has {what}, and cannot be stored with it", "boot the job without it")
+    for given in find_attached(monitor.command("query-fdsets"), monitor.command("query-block")):
+        raise RequestError(
+            f"{vm} cannot be stored with {given.name}, which it was given while it runs",
+            f"'pcocc disk detach {vm} {given.name}' first",
+        )
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     for one in node.networks:
         if isinstance(one, BridgedFacts) and int(vm[2:]) in one.ranks:

@@ -15,6 +15,7 @@ from pcocc_runtime.documents.verbs import (
     BATCH_VERB,
     CHECKPOINT_VERB,
     CONSOLE_VERB,
+    DISK_VERB,
     DISPLAY_VERB,
     DUMP_VERB,
     LOG_VERB,
@@ -36,27 +37,29 @@ class Operation(NamedTuple):
     """Where an operation runs, and the module that does it, by `check_words`, which may refuse, and `operate`.
 
     `inside`: in the job's network namespace, not the node's own network. `on_node`: on the VM's node, not on any.
-    `reads`: it gets srun's input, and its output is passed on byte by byte.
+    `reads`: it gets srun's input, and its output is passed on byte by byte. `of_job`: it is about the job, not a VM.
     """
 
     module: str
     inside: bool = False
     on_node: bool = False
     reads: bool = False
+    of_job: bool = False
 
 
 OPERATIONS = {
     AGENT_VERB: Operation("pcocc_runtime.steps.agent", on_node=True),
-    BATCH_VERB: Operation("pcocc_runtime.steps.batch", inside=True),
+    BATCH_VERB: Operation("pcocc_runtime.steps.batch", inside=True, of_job=True),
     CHECKPOINT_VERB: Operation("pcocc_runtime.steps.checkpoint", on_node=True, reads=True),
     CONSOLE_VERB: Operation("pcocc_runtime.steps.console", on_node=True, reads=True),
+    DISK_VERB: Operation("pcocc_runtime.steps.disk", on_node=True),
     DISPLAY_VERB: Operation("pcocc_runtime.steps.display", on_node=True, reads=True),
     DUMP_VERB: Operation("pcocc_runtime.steps.dump", on_node=True),
     LOG_VERB: Operation("pcocc_runtime.steps.log", on_node=True),
-    LOGIN_VERB: Operation("pcocc_runtime.steps.login"),
+    LOGIN_VERB: Operation("pcocc_runtime.steps.login", of_job=True),
     MONITOR_VERB: Operation("pcocc_runtime.steps.monitor", on_node=True, reads=True),
     NC_VERB: Operation("pcocc_runtime.steps.nc", inside=True, reads=True),
-    NETWORK_VERB: Operation("pcocc_runtime.observe.node_task", inside=True),
+    NETWORK_VERB: Operation("pcocc_runtime.observe.node_task", inside=True, of_job=True),
     POWER_VERB: Operation("pcocc_runtime.steps.power", on_node=True),
     QMP_VERB: Operation("pcocc_runtime.steps.qmp", on_node=True),
     RESET_VERB: Operation("pcocc_runtime.steps.reset", on_node=True),
@@ -99,7 +102,28 @@ def _run(verb: str, words: Sequence[str], vm: str) -> int:
     job = int(os.environ["SLURM_JOB_ID"])
     wanted = module.check_words(words)  # before it moves: the step that it moves to has one task
     _move(operation, job, vm, [verb, *words])
-    return int(module.operate(job, vm, wanted))
+    if operation.of_job:
+        return int(module.operate(job, vm, wanted))
+    return _operate(module, job, vm, wanted)
+
+
+def _operate(module: Any, job: int, vm: str, wanted: Any) -> int:
+    """Operate on a VM; if it fails because the VM does not run, that is what is said, in the same words for all."""
+    from pcocc_runtime.steps import fate
+
+    try:
+        return int(module.operate(job, vm, wanted))
+    except (errors.PcoccError, OSError):
+        if _is_here(job, vm) and (why := fate.find_fate(job, vm)) is not None:
+            raise why from None
+        raise
+
+
+def _is_here(job: int, vm: str) -> bool:
+    try:
+        return _find_node(job, vm) == (os.environ.get("SLURMD_NODENAME") or os.uname().nodename)
+    except errors.NodeError:
+        return False  # the job is going from this node, or never was here
 
 
 def _move(operation: Operation, job: int, vm: str, argv: Sequence[str]) -> None:

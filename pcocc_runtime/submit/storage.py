@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pcocc_runtime.documents.cluster import ARRAY_TASK, Drive, Group, Mount
 from pcocc_runtime.errors import RequestError
-from pcocc_runtime.images import qcow2
+from pcocc_runtime.images.drives import ensure_drive
 from pcocc_runtime.qemu.slots import MOST_MOUNTS
 from pcocc_runtime.submit.entry import Entry
 from pcocc_runtime.submit.submission import Submission
@@ -48,7 +48,7 @@ def look_at_directory(_submission: Submission, entry: Entry) -> Mount:
 def look_at_drive(submission: Submission, entry: Entry) -> Drive:
     """Return a drive: a file that the user can write, and that this VM does not have already."""
     drive = Drive(**entry.value)
-    _check_drive(drive)
+    ensure_drive(drive)
     _refuse_again(drive.path, submission.drives)
     return drive
 
@@ -60,19 +60,6 @@ def _refuse_again(path: str, seen: dict[str, str]) -> None:
         fault = "listed twice" if seen[real] == path else f"the same file as drive {seen[real]}"
         raise RequestError(f"drive {path} is {fault}", "list each drive once")
     seen[real] = path
-
-
-def _check_drive(drive: Drive) -> None:
-    head = user_files.read_user_start(drive.path, qcow2.HEADER_SIZE, "drive")
-    user_files.ensure_writable(drive.path, "drive")
-    if drive.format == "qcow2":
-        qcow2.parse_header(head, drive.path)
-    elif head[:4] == qcow2.MAGIC:
-        hint = "say 'format: qcow2' under its path in the template"
-        raise RequestError(f"drive {drive.path} is a qcow2 file, but would be used as a raw one", hint)
-    if drive.mmp == "cluster" and drive.format != "raw":
-        message = f"drive {drive.path} is a {drive.format} file, which several VMs cannot write at once"
-        raise RequestError(message, "use a raw drive with 'mmp: cluster'")
 
 
 def refuse_double_use(groups: Iterable[Group]) -> None:

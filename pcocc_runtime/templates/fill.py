@@ -37,6 +37,15 @@ def typed_path(path: str, directory: str, home: str) -> str:
     return posixpath.normpath(posixpath.join(directory, fill_home(path, home)))
 
 
+def fill_pattern(pattern: str, words: Mapping[str, str], home: str | None) -> str:
+    """Return a pattern of the site with a person's words filled in; `home` is the account's, None if unknown."""
+    known = {name: word for name, word in words.items() if name != "homedir"}
+    if home:
+        known["homedir"] = home
+    text = re.sub(r"%\{([^{}]*)\}", lambda match: known.get(match[1], match[0]), pattern)
+    return fill_home(text, home) if home else text
+
+
 @dataclass(frozen=True, slots=True)
 class Filling:
     """Fills in one template's texts for one person, and for one VM when `words` has vm_rank.
@@ -76,11 +85,7 @@ class Filling:
 
     def words_in(self, pattern: str) -> str:
         """Return a pattern of the site with the person's words filled in, but not the person's environment."""
-        words = {name: word for name, word in self.words.items() if name != "homedir"}
-        if self.own_home:
-            words["homedir"] = self.own_home
-        text = re.sub(r"%\{([^{}]*)\}", lambda match: words.get(match[1], match[0]), pattern)
-        return fill_home(text, self.own_home) if self.own_home else text
+        return fill_pattern(pattern, self.words, self.own_home)
 
     def path(self, key: str, path: str, item: Item = None) -> str:
         """Return a path of setting `key`, or of an entry of it, filled in; ConfigError unless it is absolute."""

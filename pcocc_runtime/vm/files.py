@@ -156,7 +156,7 @@ def start_filesystems(
 
 
 def _lock(drive: Drive, job: int) -> tuple[Disk, int | None]:
-    from pcocc_runtime.vm import drive_locks
+    from pcocc_runtime.system import drive_locks
 
     fd = drive_locks.lock_drive(drive.path, drive.mmp, job)
     return (

@@ -295,6 +295,7 @@ def describe_vm(
         cpus=[*plan.topology.cpus],
         emulator=[*plan.topology.emulator],
         grace=node.shutdown_grace if group.persistent else 0,
+        drives_grace=node.shutdown_grace,
         agent=str(directory / "agent"),
         agent_port=plan.agent_path,
         console=plan.console_log,

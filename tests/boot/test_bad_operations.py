@@ -13,6 +13,7 @@ OPERATIONS = [
     "log {vm}.{job}", "console {vm}.{job}", "screenshot {vm}.{job} -", "display {vm}.{job}", "reset {vm}.{job}",
     "power off {vm}.{job}", "power on {vm}.{job}", "power cycle {vm}.{job}", "monitor {vm}.{job} info status",
     "qmp {vm}.{job} query-status", "agent {vm}.{job} ping", "dump {vm}.{job} boottest-dump", "topology {vm}.{job}",
+    "disk list {vm}.{job}", "disk attach {vm}.{job} /etc/hostname", "disk detach {vm}.{job} disk1",
     "nc {vm}.{job} 22", "ssh {vm}.{job} true", "scp {vm}.{job}:a b", "save -j {job} -d boottest-none {vm}",
 ]
 OF_JOBS = ["checkpoint -j {job} boottest-stored", "ssh-config -j {job}", "ansible-inventory -j {job}", "network show -j {job}"]

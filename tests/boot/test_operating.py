@@ -126,6 +126,28 @@ def test_power_goes_off_and_on(box: Box, kept: Cluster) -> None:
     assert kept.vm("hostname", vms="vm1", timeout=120) == "vm1"
 
 
+def test_a_drive_moves_between_running_vms(box: Box, kept: Cluster) -> None:
+    job, drive = str(kept.job), HOME / "boottest-drive"
+    box.out(["truncate", "-s", "4M", str(drive)])
+    find = "for one in /sys/block/vd*; do [ \"$(cat $one/serial)\" != disk1 ] || echo /dev/${one##*/}; done"
+    try:
+        assert box.out(["pcocc", "disk", "attach", "-j", job, "vm0", str(drive)]) == f"vm0: disk1 is {drive}"
+        wait_for(lambda: kept.vm(find) != "", "the guest's new disk", 30)
+        kept.vm(["sudo", "sh", "-c", f"printf moved | dd of=$({find}) conv=fsync"])
+        done = box.run(["pcocc", "disk", "attach", "-j", job, "vm1", str(drive)])
+        assert done.returncode == 1 and "is in use by a VM of this job" in done.stderr, done.stderr
+        done = box.run(["pcocc", "checkpoint", "-j", job, str(HOME / "boottest-none")])
+        assert done.returncode == 1 and "cannot be stored with disk1" in done.stderr, done.stderr
+        assert box.out(["pcocc", "disk", "detach", "-j", job, "vm0", "disk1"]) == "vm0: disk1 is detached"
+        assert box.out(["pcocc", "disk", "attach", "-j", job, "vm1", str(drive)]) == f"vm1: disk1 is {drive}"
+        wait_for(lambda: kept.vm(find, vms="vm1") != "", "the guest's new disk", 30)
+        assert kept.vm(["sudo", "sh", "-c", f"head -c 5 $({find})"], vms="vm1") == "moved"
+        assert str(drive) in box.out(["pcocc", "disk", "list", "-j", job, "vm[0-1]"])
+        assert box.out(["pcocc", "disk", "detach", "-j", job, "vm1", str(drive)]) == "vm1: disk1 is detached"
+    finally:
+        drive.unlink()
+
+
 def test_a_vm_that_has_ended_says_so(box: Box) -> None:
     with make_cluster(box, "--pcocc-template=tiny:2", "-N1") as found:
         job = str(found.job)

@@ -240,6 +240,11 @@ def test_a_job_is_left_by_an_option_and_not_by_a_word_of_the_command(build: Path
         ("srun --jobid=7 cmd", OUTSIDE, 7), ("srun --jobid=7 cmd", IN_JOB, 7), ("srun --jobid=5 cmd", IN_JOB, 0),
         ("srun cmd", IN_JOB, 0), ("srun cmd --jobid=7", OUTSIDE, 0), ("srun cmd --jobid=7", IN_JOB, 0),
         ("srun --jobid=x cmd", OUTSIDE, 0),
+        ("srun --jobid=5_3 cmd", {**IN_JOB, "JOBS": "9 5_3"}, 9), ("srun --jobid=5+1 cmd", {**IN_JOB, "JOBS": "6 5+1"}, 6),
+        ("srun --jobid=5_4 cmd", {**IN_JOB, "JOBS": "9 5_3"}, 0), ("srun --jobid=5_1 cmd", {**IN_JOB, "JOBS": "6 5+1"}, 0),
+        ("srun --jobid=6_3 cmd", {**IN_JOB, "JOBS": "9 5_3"}, 0), ("srun --jobid=5_3x cmd", {**IN_JOB, "JOBS": "9 5_3"}, 0),
+        ("srun --jobid=7_3 cmd", IN_JOB, 0), ("srun --jobid=7_ cmd", IN_JOB, 0), ("srun --jobid=7.0 cmd", IN_JOB, 0),
+        ("srun --jobid=4_1 cmd", {**IN_JOB, "JOBS": "5 4_1"}, 0),
     ],
 )  # fmt: skip
 def test_the_job_of_a_step_is_the_one_in_front_of_the_command(

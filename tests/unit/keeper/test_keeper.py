@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pcocc_runtime.documents.save import STAYS
-from pcocc_runtime.documents.vm import VmFacts, encode_vm
+from pcocc_runtime.documents.vm import DRIVES_FILE, VmFacts, encode_vm
 from pcocc_runtime.documents.vm_state import VmState, decode_state
 from pcocc_runtime.keeper.power_off import STORE_SECONDS, PowerOff
 from pcocc_runtime.system.watch import is_abandoned, start_watch
@@ -39,7 +39,7 @@ class Beside:
 
     def __init__(
         self, directory: Path, pid: int | None = None, address: str = "", timeout: int = 300, keep: bool = False,
-        stored: bool = False,
+        stored: bool = False, drives_grace: int = 0,
     ) -> None:
         self.directory = directory
         directory.mkdir()
@@ -52,7 +52,7 @@ class Beside:
                 7, 0, "n1", pid or self.qemu.pid, ours.fileno(), probe.fileno(), watch, address, "u", timeout,
                 str(directory), "tcg", "tests", True,
                 {"disk0": "/d"}, [], [], 0, str(directory / "agent"), str(directory / "agent.qemu"),
-                str(directory / "console.log"), 1 << 20, keep=keep, stored=stored,
+                str(directory / "console.log"), 1 << 20, keep=keep, stored=stored, drives_grace=drives_grace,
             )  # fmt: skip
             self.process = subprocess.Popen(
                 [sys.executable, "-IS", "-c", PROGRAM, encode_vm(facts)], stdout=subprocess.PIPE,
@@ -172,6 +172,27 @@ def test_a_vm_that_is_off_ends_at_once_when_slurm_ends_it(start: Start) -> None:
     keeper.qemu.wait()
     assert keeper.process.wait(limit(20)) == 0
     assert keeper.state() == VmState("ended", reason="host-qmp-quit", asked=True)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_drive_that_its_guest_releases_is_closed_though_nobody_waits(start: Start, refused: bool) -> None:
+    keeper = start()
+    keeper.commands(1)
+    keeper.qmp.sendall(b'{"event": "DEVICE_DELETED", "data": {"path": "/x"}}\r\n')
+    keeper.qmp.sendall(b'{"event": "DEVICE_DELETED", "data": {"device": "disk2", "path": "/x"}}\r\n')
+    assert keeper.commands(1) == ["blockdev-del"]
+    answer = b'"error": {"desc": "in use"}' if refused else b'"return": {}'
+    keeper.qmp.sendall(b'{"id": "release-disk2", %s}\r\n' % answer)
+    keeper.process.terminate()
+    assert keeper.commands(1 if refused else 2) == [*(() if refused else ("remove-fd",)), "quit"]
+
+
+def test_a_guest_that_was_given_a_drive_has_its_time_to_power_off(start: Start) -> None:
+    keeper = start(drives_grace=20)
+    (keeper.directory / DRIVES_FILE).touch()
+    keeper.commands(1)
+    keeper.process.terminate()
+    assert keeper.commands(1) == ["system_powerdown"]
 
 
 def test_a_vm_that_is_stored_at_its_end_waits_for_that(start: Start) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.vm import drive_locks
+from pcocc_runtime.system import drive_locks
 from tests.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RACE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from pcocc_runtime.vm import drive_locks
+from pcocc_runtime.system import drive_locks
 from pcocc_runtime.errors import NodeError
 sys.stdin.readline()
 try:
