@@ -113,7 +113,9 @@ def _operate(module: Any, job: int, vm: str, wanted: Any) -> int:
 
     try:
         return int(module.operate(job, vm, wanted))
-    except (errors.PcoccError, OSError):
+    except (errors.PcoccError, OSError) as error:
+        if " has ended: " in str(error):
+            raise  # it knows the reason already
         if _is_here(job, vm) and (why := fate.find_fate(job, vm)) is not None:
             raise why from None
         raise
