@@ -7,13 +7,14 @@ from pcocc_runtime.documents.record import TYPE_CHECKING
 if TYPE_CHECKING:
     from pcocc_runtime.qemu.qmp import Message
 
-_DRIVE, _MOUNT = "disk", "mount"
+_DRIVE = "disk"
 _SETS = 1000  # the number of disk0's set of descriptors: QEMU counts the others from 0
 
 
 def is_drive(name: str) -> bool:
     """Tell whether a name can be that of an attached drive."""
-    return _is_numbered(name, _DRIVE)
+    number = name.removeprefix(_DRIVE)
+    return name != number and number.isascii() and number.isdigit() and len(number) < 5
 
 
 def set_of(drive: str) -> int:
@@ -26,18 +27,8 @@ def drive_of_set(number: int) -> str:
     return f"{_DRIVE}{number - _SETS}"
 
 
-def mount_name(number: int) -> str:
-    """Return the name of a directory's device, which its chardev has, too."""
-    return f"{_MOUNT}{number}"
-
-
 def plan_release(device: str) -> list[tuple[str, Message]]:
     """Return the commands by which QEMU closes what a device has used; it refuses those that were done already."""
     if is_drive(device):
         return [("blockdev-del", {"node-name": device}), ("remove-fd", {"fdset-id": set_of(device)})]
-    return [("chardev-remove", {"id": device})] if _is_numbered(device, _MOUNT) else []
-
-
-def _is_numbered(name: str, prefix: str) -> bool:
-    number = name.removeprefix(prefix)
-    return name != number and number.isascii() and number.isdigit() and len(number) < 5
+    return []

@@ -32,8 +32,8 @@ def find_bus(monitor: Monitor) -> str:
     bus = find_plug(devices, {one.rpartition("/")[2] for one in buses}, machine)
     if bus is None and any(map(is_plug, devices)):
         raise RequestError(
-            f"{monitor.vm} was given {PLUGS} drives and directories since its boot, and has no room for more",
-            f"'pcocc disk detach' or 'pcocc umount' makes room; 'pcocc disk list {monitor.vm}' lists the drives",
+            f"{monitor.vm} was given {PLUGS} drives since its boot, and has no room for more",
+            f"'pcocc disk detach' makes room; 'pcocc disk list {monitor.vm}' lists the drives",
         )
     if bus is None:
         raise RequestError(

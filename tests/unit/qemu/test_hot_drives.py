@@ -19,7 +19,7 @@ from pcocc_runtime.qemu.hot_drives import (
     plan_set,
     render_drive,
 )
-from pcocc_runtime.qemu.hot_names import is_drive, mount_name, plan_release
+from pcocc_runtime.qemu.hot_names import is_drive, plan_release
 from pcocc_runtime.qemu.plugs import find_plug
 from tests.unit.qemu.plans import PLAN
 
@@ -68,7 +68,6 @@ def test_what_was_attached_is_read_from_qemu() -> None:
 def test_qemu_closes_what_is_ours_and_nothing_else() -> None:
     assert [command for command, _arguments in plan_release("disk2")] == ["blockdev-del", "remove-fd"]
     assert plan_release("disk2")[1][1] == {"fdset-id": plan_set("disk2", "/a")["fdset-id"]}
-    assert plan_release(mount_name(1)) == [("chardev-remove", {"id": "mount1"})]
     assert not any(map(plan_release, ("", "disk", "diskette", "disk2/virtio-backend", "plug0", "disk99999", "net0")))
     assert is_drive("disk0") and not is_drive("/disk0")
 
