@@ -30,8 +30,8 @@ def measure(box: Box, rounds: int) -> list[Figure]:
             begin = time.monotonic()
             with make_cluster(box, "--pcocc-template=tiny:2", "-N2") as cluster:
                 boots.append(time.monotonic() - begin)
-                cluster.vm(f"head -c {_NOISE}M /dev/urandom >/tmp/noise", vms="vm[0-1]", timeout=300)
-                cluster.vm(f"head -c {_LAYER}M /dev/urandom | sudo tee /noise >/dev/null; sync", vms="vm[0-1]", timeout=300)
+                cluster.vm(f"head -c {_NOISE << 20} /dev/urandom >/tmp/noise", vms="vm[0-1]", timeout=300)
+                cluster.vm(f"head -c {_LAYER << 20} /dev/urandom | sudo tee /noise >/dev/null; sync", vms="vm[0-1]", timeout=300)
                 said = box.out(["pcocc", "checkpoint", "-j", str(cluster.job), str(place)], timeout=600)
                 stills.append(float(re.search(r"stood still for ([0-9.]+) s", said)[1]))  # type: ignore[index]
                 files = [*place.glob("current/vm*.memory")]
