@@ -24,8 +24,8 @@ packages' tests are run by hand: all 40 have passed in one run. On 13 all tests 
 its fault is mended since. On sid all but two have: one spoke to QEMU as 11.1 no longer hears it, the other looked at
 a line that was too long; both are mended, and have passed there alone. In the node machine most tests have passed,
 but not in one run. Not passed yet: a guest's shape with three and four CPUs, and vhost (test_topology); Slurm
-without cgroups (test_unconfined); a helper that gets nowhere (test_busy); two of test_functions, in which VMs reach
-each other by virtual functions, and the next user gets them. Never run: functions over a power failure and under
+without cgroups (test_unconfined); a helper that gets nowhere (test_busy); one of test_functions, in which the next
+user gets virtual functions. Never run: functions over a power failure and under
 emulation (test_power_functions), cores with two threads (test_power_threads).
 
 All tests run on amd64. The machine on which they run has cgroup v1, and no usable KVM: so QEMU emulates (TCG), as on
