@@ -150,7 +150,8 @@ def _find_numbers(tree: Node, part: Part) -> Iterator[Told]:
             node.line,
         )
     for node in find_decimal_modes(tree):
-        fault = Fault(f"{node.path} is {node.raw}, which cloud-init takes for mode {node.value:o}", f"write '0{node.raw}'")
+        message = f"{node.path} is {node.raw}, which cloud-init takes for mode {node.value:o}"
+        fault = Fault(message, f"write '0{node.raw}'")
         yield Told(fault, part, False, node.line)
 
 
