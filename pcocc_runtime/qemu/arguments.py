@@ -131,8 +131,8 @@ def plan_qemu_argv(plan: VmPlan) -> list[str]:
             for index, shared in enumerate(plan.filesystems)
             for word in _filesystem(index, shared, next(places))
         ],
-        *_helpers(plan, places), *_display(plan),
-        *plan_plugs(plan.machine, slots.count_used(fixed, movable), plan.custom_args),
+        *_helpers(plan, places), *plan_plugs(plan.machine, slots.count_used(fixed, movable), plan.custom_args),
+        *_display(plan),
         *plan.custom_args, *passing.behind, *plan.incoming,
     ]
 

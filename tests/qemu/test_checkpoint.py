@@ -271,7 +271,7 @@ def test_what_is_not_as_it_was_is_a_sentence(start: StartVm, home: Home, storing
         ({"machine": "pc"}, "vm0 would differ in the machine: it was stored with"),
         ({"cpus": 2}, "the number of CPUs of vm0 was 1 when it was stored, and would be 2 now"),
         ({"disk_model": "ide"}, "vm0 would differ in a device: it was stored with"),
-        ({"display": "vnc"}, "vm0 was stored with 10 devices and other parts, and would have 13 now"),
+        ({"display": "vnc"}, "vm0 was stored with 14 devices and other parts, and would have 17 now"),
     )):
         other = start(replace(group, **changed), job=20 + number, restart=f"{DATA}/{place.name}")
         assert other.wait(60) == 1
