@@ -140,6 +140,7 @@ def make_odd(seed: int, root: Path) -> tuple[Topology, int]:
     return plan(own, system, proc), len(own)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(150))
 def test_whatever_sys_says_a_guest_has_its_cpus_and_its_memory(tmp_path: Path, seed: int) -> None:
     found, count = make_odd(seed, tmp_path)

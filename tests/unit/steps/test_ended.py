@@ -35,6 +35,8 @@ sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from pcocc_runtime import naming
 from pcocc_runtime.documents import wire
+from pcocc_runtime.steps import fate
+fate._REASON_SECONDS = float(sys.argv.pop(1))
 base = Path(sys.argv.pop(1))
 wire.RUN_PATH = str(base)
 naming.job_dir = lambda job: base / str(job)
@@ -65,14 +67,14 @@ def put_vm(job: Path, *names: str) -> None:
             listener.bind(str(directory / name))
 
 
-def ask(job: Path, verb: str) -> subprocess.CompletedProcess[str]:
+def ask(job: Path, verb: str, patience: float = 0.1) -> subprocess.CompletedProcess[str]:
     environ = {
         "SLURM_JOB_ID": str(JOB), "SLURM_STEP_ID": "1", "SLURM_PROCID": "0", "SLURMD_NODENAME": "n1", wire.ENV_VM_NAME: "vm0",
         wire.ENV_STEP_INSIDE: "1", "PATH": "/usr/bin:/bin", "HOME": str(job), "PCOCC_SYSTEM_CONF_DIR": str(job),
     }  # fmt: skip
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(job.parent), verb, *WORDS.get(verb, [])], env=environ, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-c", PROGRAM, str(patience), str(job.parent), verb, *WORDS.get(verb, [])], env=environ,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -94,7 +96,7 @@ def test_one_whose_end_is_written_a_moment_later(job: Path) -> None:
     state = job / "vm0" / STATE_FILE
     writer = threading.Timer(0.7, lambda: state.write_text(encode_state(VmState("ended", reason="guest-shutdown"))))
     writer.start()
-    ensure_sentence(ask(job, verbs.RESET_VERB), "vm0 has ended: its guest powered it off")
+    ensure_sentence(ask(job, verbs.RESET_VERB, 60), "vm0 has ended: its guest powered it off")
     writer.join()
 
 
