@@ -117,7 +117,9 @@ def _ask(client: Vm, server: Vm, address: str) -> float:
     listens = "until netstat -tln | grep -q :5201; do usleep 20000; done"
     server.run(f"chroot /h iperf3 -s -1 -D >/dev/null 2>&1; {listens}", 60)
     text = client.run(f"chroot /h iperf3 -c {address} -t 4 -O 1 -J 2>&1", 120)
-    return float(json.loads(text[text.index("{") :])["end"]["sum_received"]["bits_per_second"]) / 1e6
+    told = json.loads(text[text.index("{") :])
+    assert "error" not in told, told["error"]
+    return float(told["end"]["sum_received"]["bits_per_second"]) / 1e6
 
 
 def _open_tap(node: str, name: str) -> list[int]:
