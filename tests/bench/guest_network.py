@@ -114,8 +114,8 @@ def _start_by_hand(data: Path, guest: Path, rank: int, taps: list[int]) -> Vm:
 
 def _ask(client: Vm, server: Vm, address: str) -> float:
     """Return Mbit/s of one TCP connection over four seconds."""
-    listens = "until netstat -tln | grep -q :5201; do usleep 20000; done"
-    server.run(f"chroot /h iperf3 -s -1 -D >/dev/null 2>&1; {listens}", 60)
+    listens = "netstat -tln | grep -q :5201; do usleep 20000; done"  # the server of the round before ends a moment later
+    server.run(f"while {listens}; chroot /h iperf3 -s -1 -D >/dev/null 2>&1; until {listens}", 60)
     text = client.run(f"chroot /h iperf3 -c {address} -t 4 -O 1 -J 2>&1", 120)
     told = json.loads(text[text.index("{") :])
     assert "error" not in told, told["error"]
