@@ -99,7 +99,7 @@ def close(monitor: Monitor, device: str) -> None:
         while (why := _refusal(monitor, command, arguments)) and "in use" in why:
             if time.monotonic() > deadline:
                 raise NodeError(f"the QEMU of {monitor.vm} does not close {device}: {why}", "try again")
-            time.sleep(0.02)
+            time.sleep(0.02)  # nothing announces that QEMU has let go of it
 
 
 def _refusal(monitor: Monitor, command: str, arguments: dict[str, Any]) -> str:
