@@ -81,12 +81,22 @@ local function describe_job(job_desc, part_list)
     return job
 end
 
--- Returns whether all words of a job, such as its partitions, are in a list of the policy.
-local function has_all(list, words)
-    local known = {}
-    for _, item in ipairs(list) do
+local members = setmetatable({}, { __mode = "k" }) -- of each list of the policy that was looked at
+
+-- Returns the words of a list of the policy as keys. Such a list may be long, and a job may name hundreds of templates,
+-- each with a list: so they are made once.
+local function members_of(list)
+    local known = members[list] or {}
+    for _, item in ipairs(members[list] and {} or list) do
         known[item] = true
     end
+    members[list] = known
+    return known
+end
+
+-- Returns whether all words of a job, such as its partitions, are in a list of the policy.
+local function has_all(list, words)
+    local known = members_of(list)
     for _, word in ipairs(words) do
         if not known[word] then
             return false
@@ -96,8 +106,9 @@ local function has_all(list, words)
 end
 
 local function has_one(list, words)
-    for _, item in ipairs(list) do
-        if words[item] then
+    local known = members_of(list)
+    for _, word in ipairs(words) do
+        if known[word] then
             return true
         end
     end
@@ -266,14 +277,17 @@ end
 
 -- Returns a refusal when a licence that somebody asks for is the key of a partition, which only the filter gives out,
 -- or nil.
-local function check_licences(licences, pools)
-    if #licences > text.MAX_WORDS_TEXT then
-        return refusal("ERROR", "--licenses is longer than %d characters; name fewer", text.MAX_WORDS_TEXT)
-    end
-    local word = keys.find_typed(licences, pools)
-    if word then
-        local form = "the licence '%s' is the key of a partition, which pcocc itself gives to a cluster: leave it out"
-        return refusal("ESLURM_ACCESS_DENIED", form, text.trim(word))
+local function check_licences(job_desc, pools)
+    for field, option in pairs({ licenses = "licenses", tres_per_task = "tres-per-task" }) do
+        local line = job_desc[field] or ""
+        if #line > text.MAX_WORDS_TEXT then
+            return refusal("ERROR", "--%s is longer than %d characters; name fewer", option, text.MAX_WORDS_TEXT)
+        end
+        local word = keys.find_typed(line, pools)
+        if word then
+            local form = "the licence '%s' is the key of a partition, which pcocc itself gives to a cluster: leave it out"
+            return refusal("ESLURM_ACCESS_DENIED", form, text.trim(word))
+        end
     end
 end
 
@@ -347,9 +361,8 @@ end
 -- Checks and sizes a job with a virtual cluster. Any other job passes at once, unless it asks for a partition's key.
 -- Returns slurm.SUCCESS or an error code.
 function pcocc.job_submit(job_desc, part_list, _submit_uid)
-    local licences = job_desc.licenses
-    local pools = licences and know_policy().partitions
-    local wrong = pools and check_licences(licences, pools)
+    local pools = (job_desc.licenses or job_desc.tres_per_task) and know_policy().partitions
+    local wrong = pools and check_licences(job_desc, pools)
     if wrong then
         return tell(wrong)
     end
@@ -380,7 +393,7 @@ function pcocc.job_modify(job_desc, job_rec, _part_list, _modify_uid)
         local why = "the licences of a job with a partition cannot be changed: its VMs use the key"
         return tell(refusal("ESLURM_ACCESS_DENIED", why))
     end
-    local wrong = check_licences(job_desc.licenses, pools)
+    local wrong = check_licences(job_desc, pools)
     return wrong and tell(wrong) or slurm.SUCCESS
 end
 

@@ -9,13 +9,14 @@ local devices = {}
 local MAX_PARTS = 512 -- of a list of resource sets
 local MAX_WISHES = 4096 -- characters of what templates of that list want themselves; root on the nodes counts what is behind them
 local MAX_NEEDS = 16 -- different GRES of a job's VMs that are counted
+local MAX_COUNT = 1000000000 -- devices that are needed: more of them must not wrap
 local MAX_ASKED = 32 -- words of --gres that are counted; a job with more of them is let through
 
 local function add(needs, gres, count)
     if not needs[gres] and #needs < MAX_NEEDS then
         needs[#needs + 1], needs[gres] = gres, 0
     end
-    needs[gres] = needs[gres] and needs[gres] + count
+    needs[gres] = needs[gres] and math.min(needs[gres] + math.min(count, MAX_COUNT), MAX_COUNT)
 end
 
 -- Returns a number of at most nine digits.
@@ -61,7 +62,7 @@ local function add_asked(asked, line, times)
             local count = string.match(rest, "[:=](%d+%a?)$") -- 2K are many
             local kind = string.match((string.gsub(rest, "[:=]%d+%a?$", "")), "^:(.+)$")
             count = not count and 1 or string.find(count, "%a") and math.huge or to_number(count)
-            asked[#asked + 1] = { name = name, kind = kind, count = count * times }
+            asked[#asked + 1] = { name = name, kind = kind, count = count > 0 and count * times or 0 }
         end
     end
     return true

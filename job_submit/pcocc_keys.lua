@@ -14,7 +14,7 @@ local BASE, COMPLETING, ENDED = 256, 32768, 3 -- of job_state: slurm.h, enum job
 
 -- Returns the network and the key that a licence such as pkey2001:1 stands for, or nil.
 local function find_key(word, pools)
-    local name = string.match(word, "^[^:*@%(]*")
+    local name = string.match(word, "^[^:*=@%(]*")
     local digits = string.sub(name, -4)
     local key = string.match(digits, "^[0-9a-f]+$") and #digits == 4 and tonumber(digits, 16)
     for network, pool in pairs(key and pools or {}) do
@@ -25,11 +25,12 @@ local function find_key(word, pools)
     end
 end
 
--- Returns the first word of a text that is a key of a pool, or nil.
+-- Returns the first word of a text that is a key of a pool, or nil. --tres-per-task writes it as license/pkey2001:1.
 function keys.find_typed(line, pools)
     for word in string.gmatch(string.sub(line, 1, text.MAX_WORDS_TEXT), "[^,;|%s]+") do
-        if find_key(word, pools) then
-            return word
+        local name = string.lower(string.sub(word, 1, 8)) == "license/" and string.sub(word, 9) or word
+        if find_key(name, pools) then
+            return name
         end
     end
 end

@@ -52,6 +52,17 @@ test("what templates add counts, too", function()
         tres_per_job = "gres:gpu:a100:4,gres:nvme:9,gres:x:9" })
 end)
 
+test("the sum of what VMs need never wraps", function()
+    for _, times in ipairs({ 10, 13, 20, 200 }) do
+        refused("1000000000 devices of GRES gpu:a100, but the job asks for 1", "ai:999999999" .. string.rep(":gpu:a100:999999999", times), 1, {
+            tres_per_node = "gres:gpu:a100:1,gres:nvme:4K" })
+    end
+end)
+
+test("none on each socket are none", function()
+    refused("2 devices of GRES gpu:a100, but the job asks for 0", "ai:1", 1, { tres_per_socket = "gres:gpu:a100:0,gres:nvme:0" })
+end)
+
 test("a text that is none of ours makes no trouble", function()
     for _, sets in ipairs({ "", ":", "ai", "ai:", "ai:x", "ai:1:gpu", string.rep("ai:1,", 600), "ai:" .. string.rep("9", 40), "nosuch:2" }) do
         submit(sets, 1, { tres_per_node = string.rep("gres:gpu:a100:9,", 2000) })

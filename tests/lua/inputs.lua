@@ -55,7 +55,7 @@ function inputs.mebibytes()
     for _, piece in ipairs({ "a", ",", ":", "gres:gpu:1,", "=", "gpu:", "9" }) do
         for _, field in ipairs({ "tres_per_node", "tres_per_job", "tres_per_task", "tres_per_socket" }) do
             local ours = { [0] = OPTION .. "tiny", [1] = "PCOCC_SIZE=vms=1;sets=ai:1" }
-            found[#found + 1] = { field .. " " .. piece, { spank_job_env = ours, [field] = fill(piece) }, true }
+            found[#found + 1] = { field .. " " .. piece, { spank_job_env = ours, [field] = fill(piece) }, field ~= "tres_per_task" }
         end
     end
     for _, word in ipairs({ "", "a", "P", "PCOCC_TE", "PCOCC_SIZE", "_SLURM_S", string.sub(OPTION, 1, -2), string.rep("a", 1024), fill("a") }) do

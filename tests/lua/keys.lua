@@ -68,7 +68,7 @@ test("each network has its key, and what the user asks for stays behind them", f
 end)
 
 test("a key is refused to who asks for it, with or without a cluster", function()
-    for _, line in ipairs({ "pkey00fe", "a,pkey0101:1", "a|pkey0100", "k23e7*1", "pkey00ff@x", "a;pkey00ff(b" }) do
+    for _, line in ipairs({ "pkey00fe", "a,pkey0101:1", "a|pkey0100", "k23e7*1", "pkey00ff@x", "a;pkey00ff(b", "pkey00ff=1" }) do
         for _, template in ipairs({ false, "mpi", "tiny" }) do
             stub.messages = {}
             local code, found = submit(fresh(), template or nil, line)
@@ -81,6 +81,24 @@ test("a key is refused to who asks for it, with or without a cluster", function(
     stub.messages = {}
     for _, line in ipairs({ "pkey00fd", "pkey0102", "xpkey0100", "pkey00100", "0100", "PKEY0100", "pkey", "k1fff", "pkey010", "pkey 0100" }) do
         equal(submit(fresh(), nil, line), 0)
+    end
+    equal(#stub.messages, 0)
+end)
+
+test("nobody asks for a key by --tres-per-task either", function()
+    local function ask(line)
+        stub.messages = {}
+        return (fresh().job_submit(stub.job({ spank_job_env = {}, tres_per_task = line }), {}, 1000))
+    end
+    for _, line in ipairs({ "license/pkey00fe:1", "cpu=2,license/pkey0101", "License/pkey0100=1,gres/gpu=1" }) do
+        equal(ask(line), slurm.ESLURM_ACCESS_DENIED)
+        said("pcocc: error: the licence 'pkey0")
+    end
+    equal(ask(string.rep("x", 4097)), slurm.ERROR)
+    said("pcocc: error: --tres-per-task is longer than 4096 characters; name fewer")
+    stub.messages = {}
+    for _, line in ipairs({ "license/matlab:2", "license/pkey00fd", "cpu=2,gres/gpu:a100=1", "", "license/" }) do
+        equal(ask(line), 0)
     end
     equal(#stub.messages, 0)
 end)
