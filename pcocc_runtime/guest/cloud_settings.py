@@ -66,6 +66,19 @@ def find_file_fault(entries: list[Any]) -> Fault | None:
     return None
 
 
+def find_empty_files(tree: Mapping[Any, Any]) -> list[Fault]:
+    """Return a note for each file to write whose content is nothing at all."""
+    entries = tree.get("write_files")
+    notes = []
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if not isinstance(entry, dict) or not entry.get("path") or entry.get("source"):
+            continue
+        if entry.get("content", "") is None:
+            message = "is nothing: cloud-init before 24.3 fails on it and writes no file after it"
+            notes.append(Fault(message, "write '' for an empty file", ("write_files", index, "content")))
+    return notes
+
+
 def _is_badly_packed(content: str | bytes, encoding: str) -> bool:
     """Tell whether a file's content cannot be decoded as its encoding says."""
     found = _PACKED.fullmatch(encoding.lower().strip())

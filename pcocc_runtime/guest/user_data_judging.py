@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from pcocc_runtime.errors import ConfigError
 from pcocc_runtime.guest import jinja, json_patch
 from pcocc_runtime.guest.cloud_config import HEADER, find_merge_obstacle, parse_cloud_config
-from pcocc_runtime.guest.cloud_settings import find_merger_fault
+from pcocc_runtime.guest.cloud_settings import find_empty_files, find_merger_fault
 from pcocc_runtime.guest.cloud_users import Identities, find_lockout, find_unmade
+from pcocc_runtime.guest.jinja_names import find_unknown_names
 from pcocc_runtime.guest.user_data_fault import Fault
 from pcocc_runtime.guest.user_data_parts import (
     CONFIG,
@@ -125,6 +126,8 @@ def _take_config(part: Part, text: str, configs: list[Config]) -> Iterator[Told]
         yield Told(Fault(message, f"write settings below the line {HEADER}"), part, False)
     yield from found
     yield from (_find_numbers(tree, part) if tree else ())
+    for fault in find_empty_files(value or {}):
+        yield Told(fault, part, False)
     for config in configs:
         _merge(config, value or {}, part)
 
@@ -207,6 +210,7 @@ def _take_template(part: Part, likely: Config, other: Config) -> Iterator[Told]:
     if fault:
         yield Told(fault, part, True)
         return
+    yield from (Told(note, part, False) for note in find_unknown_names(part.text))
     rendered = jinja.render_jinja(part.text)
     kind = type_of(rendered.likely)
     if kind == CONFIG:
