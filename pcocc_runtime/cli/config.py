@@ -45,7 +45,9 @@ def _config_check(_arguments: argparse.Namespace) -> int:
     loaded = load_everything(directory)
     problems = list(loaded.problems)
     if not Path(directory).is_dir():
-        problems.append(ConfigError("is not a directory", directory, hint="PCOCC_SYSTEM_CONF_DIR names it"))
+        is_named = directory != directories.SITE_DIR  # root reads no other, whatever the variable says
+        hint = "PCOCC_SYSTEM_CONF_DIR names it" if is_named else None
+        problems.append(ConfigError("is not a directory", directory, hint=hint))
     if directory == directories.SITE_DIR:
         _add_distrust(directory, problems)
     if not problems:

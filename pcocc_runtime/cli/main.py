@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pcocc_runtime import __version__, errors, terminal
+from pcocc_runtime.cli.former import find_former_command, find_former_option
 
 _OWN_OPTION = re.compile(r"-h|--help|-j.+|--job=.*", re.DOTALL)
 
@@ -118,11 +119,16 @@ def _complain(problem: errors.PcoccError) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the arguments; a verb may have its own hint for words that are too many (`explain`)."""
-    words = sys.argv[1:] if argv is None else argv
+    words = list(sys.argv[1:] if argv is None else argv)
+    former = None if words and words[0] in COMMANDS else find_former_command(words)
+    if former:
+        terminal.say(f"pcocc: error: there is no command '{words[0]}'\nhint: {former}\n")
+        raise SystemExit(errors.EXIT_USAGE)
     parser = _parser(words[0] if words and words[0] in COMMANDS else None)
     arguments, more = parser.parse_known_args(argv)
     if more:
         hint = arguments.explain(arguments, more) if "explain" in arguments else None
+        hint = hint or find_former_option(words[0] if words else "", more)
         terminal.say(
             f"pcocc: error: unrecognized arguments: {' '.join(more)}\nhint:"
             f" {hint or f'{parser.prog} --help'}\n"

@@ -101,7 +101,7 @@ def list_yaml(directory: str) -> list[str]:
 
 
 def find_misnamed(directory: str) -> list[str]:
-    """Return a sentence for each file of a configuration directory that is not read because its name ends with .yml."""
+    """Return a sentence for each file of a configuration directory that is not read: a .yml, .YAML and the like."""
     told = []
     for place in (directory, f"{directory}/templates.d"):
         try:
@@ -109,7 +109,9 @@ def find_misnamed(directory: str) -> list[str]:
         except OSError:  # whoever reads the files there reports it
             continue
         told += [
-            f"{place}/{name} is not read: name it {name[:-4]}.yaml" for name in names if name.endswith(".yml")
+            f"{place}/{name} is not read: name it {name.rpartition('.')[0]}.yaml"
+            for name in names
+            if name.lower().endswith((".yml", ".yaml")) and not name.endswith(".yaml")
         ]
     return told
 

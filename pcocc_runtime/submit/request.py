@@ -13,6 +13,7 @@ from pcocc_runtime.settings.checks import is_template_name
 from pcocc_runtime.templates.values import TAG
 
 _FORM = "write --pcocc-template=TPL[:N][,TPL[:N]...], with N from 1"
+_TYPES = {"virtio-9p": "9p", "virtio-fs": "virtiofs"}  # as the original pcocc has them
 _MOUNT_FORM = "write --pcocc-mount=TAG=PATH[,type=9p|virtiofs][,readonly]"
 _SET_FORM = "write --pcocc-vm=vm[0-3,7] or --pcocc-vm=vm2"
 MAX_TEXT = 16 * 1024
@@ -201,9 +202,9 @@ def parse_mount(text: str) -> Mount:
     if not equals or not re.fullmatch(TAG, tag):
         raise RequestError(f"--pcocc-mount={text} does not begin with a tag and '='", _MOUNT_FORM)
     kinds, readonly = list[str](), False
-    while match := re.fullmatch(r"(.*),(readonly|type=([^,/]*))", rest, re.DOTALL):
-        rest, readonly = match[1], readonly or match[2] == "readonly"
-        kinds += [] if match[3] is None else [match[3]]
+    while match := re.fullmatch(r"(.*),(readonly(?:=true|=false)?|type=([^,/]*))", rest, re.DOTALL):
+        rest, readonly = match[1], readonly or match[2] in ("readonly", "readonly=true")
+        kinds += [] if match[3] is None else [_TYPES.get(match[3], match[3])]
     if len(kinds) > 1:
         raise RequestError(f"--pcocc-mount={text} has {len(kinds)} types, but can have one only", _MOUNT_FORM)
     kind = kinds[0] if kinds else "9p"

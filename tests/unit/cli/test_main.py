@@ -355,12 +355,13 @@ def test_files_that_are_not_read_for_their_suffix_are_told(site: Path, capsys: p
     for folder in (site, site.parent / "user"):
         (folder / "templates.d").mkdir(exist_ok=True)
         (folder / "templates.d/more.yml").write_text("more: {image: tiny}")
+        (folder / "templates.d/LOUD.YAML").write_text("")
     (site / "networks.yml").write_text("")
     for words in (["template", "check"], ["template", "list"], ["config", "check"]):
         assert cli.main(words) == 0
         err = capsys.readouterr().err
         assert f"note: {site}/templates.d/more.yml is not read: name it more.yaml" in err
-        assert f"{site}/networks.yml is not read" in err
+        assert f"{site}/networks.yml is not read" in err and f"{site}/templates.d/LOUD.YAML is not read: name it LOUD.yaml" in err
         assert (f"{site.parent}/user/templates.d/more.yml is not read" in err) == (words[0] == "template")
     assert cli.main(["template", "list", "--names"]) == 0 and capsys.readouterr().err == ""
 

@@ -108,6 +108,9 @@ def test_a_wrong_image_option_is_refused(text: str) -> None:
         ("d=/a,readonly,type=virtiofs", Mount("d", "/a", "virtiofs", True)),
         ("d=/a,b,type=9p,readonly", Mount("d", "/a,b", "9p", True)),
         ("d=~/x", Mount("d", "~/x")),
+        ("d=/a,type=virtio-fs,readonly=true", Mount("d", "/a", "virtiofs", True)),
+        ("d=/a,readonly=false,type=virtio-9p", Mount("d", "/a", "9p")),
+        ("d=/a,readonly=perhaps", Mount("d", "/a,readonly=perhaps")),
     ],
 )
 def test_a_mount_is_parsed_from_its_end(text: str, mount: Mount) -> None:
