@@ -53,18 +53,13 @@ def render_script(
             f"_c={shlex.quote(argv[0])} _n={shlex.quote(called or argv[0])}",
             _LOOK,
             f"{_LAST} _b=$_l",
-            f"$_w {_quote(argv[0])} {shlex.join(argv[1:])}",
+            f'$_w "$_r" {shlex.join(argv[1:])}',
             "_s=$?",
             _REAP,
             "exit $_s",
             end,
         ]
     )
-
-
-def _quote(word: str) -> str:
-    """Quote a word that a shell would take for its own, such as `if`."""
-    return f"'{word}'" if shlex.quote(word) == word else shlex.quote(word)
 
 
 def _render_environment(environment: GuestEnvironment) -> Iterator[str]:
@@ -94,29 +89,46 @@ def _render_limit(name: str, value: str) -> str:
 
 # Says that there is no such command, or no interpreter for it: a shell would name this text and a line of it.
 # Only built-ins are used: see below. `read -n` avoids reading a binary up to its first line end; dash does not
-# have it.
-_LOOK = r"""_w= _p=$_c _e=
+# have it. On a node a command is never a shell's own, and echo is not this shell's: so where there is a program
+# of that name it is called by its path, and else another shell runs it. env runs what may fail in a way that the
+# look does not find.
+_LOOK = r"""_w= _r=$_c _p=$_c _e=
 case $_c in */*);; *)
 _p= _i=$IFS; IFS=:
 for _d in $PATH; do [ -x "${_d:-.}/$_c" ] && [ ! -d "${_d:-.}/$_c" ] && { _p=${_d:-.}/$_c; break; }; done; IFS=$_i;;
 esac
 if [ -z "$_p" ]; then
-case $_c in if|then|elif|else|fi|for|in|while|until|do|done|case|esac|'{'|'}'|'!') false;;
-*) command -v "$_c" >/dev/null 2>&1;; esac ||
-{ _e='not found' _s=127; }
+case $_c in
+if|then|elif|else|fi|for|in|while|until|do|done|case|esac|'{'|'}'|'!'|'[['|']]'|time|select|function|coproc) false;;
+*) command -v "$_c" >/dev/null 2>&1;; esac &&
+_w='/bin/sh -c "$@" sh' || { _e='not found' _s=127; }
 elif [ ! -e "$_p" ]; then _e='not found' _s=127
 elif [ -d "$_p" ]; then _e='is a directory' _s=126
 elif [ ! -x "$_p" ]; then _e='permission denied' _s=126
 elif [ -f "$_p" ]; then
-_l=; { IFS= read -r -n 2 _l; } 2>/dev/null <"$_p"
-case $_l in ''|'#!') { IFS= read -r _l; } 2>/dev/null <"$_p";; esac
-case $_l in '#!'*) set -f; set -- ${_l#??}; set +f
-[ -e "${1-/}" ] || case $1 in
-*[[:cntrl:]]) _e="bad interpreter ${1%?}, with a carriage return behind it: its lines end as in Windows" _s=127;;
-*) _e="bad interpreter $1: not found" _s=127;;
-esac;;
-*) case $_c in *=*);; */*) [ ! -x /usr/bin/env ] || _w=/usr/bin/env;; esac;;
+_q=$_p _d=
+while [ -z "$_e" ] && [ -f "$_q" ]; do
+_l=; { IFS= read -r -n 2 _l; } 2>/dev/null <"$_q"
+case $_l in ''|'#!') { IFS= read -r _l; } 2>/dev/null <"$_q";; esac
+case $_l in '#!'*);; *) break;; esac
+set -f; set -- ${_l#??}; set +f; _q=${1-/} _d=.$_d
+if [ $# = 0 ]; then break
+elif [ ! -e "$_q" ]; then case $_q in
+*[[:cntrl:]]) _e="bad interpreter ${_q%?}, with a carriage return behind it: its lines end as in Windows" _s=127;;
+*) _e="bad interpreter $_q: not found" _s=127;;
 esac
+elif [ -d "$_q" ] || [ ! -x "$_q" ]; then _e="bad interpreter $_q: permission denied" _s=126
+elif [ $_d = ..... ]; then _e="bad interpreter $_q: too many of them in a row" _s=126
+fi
+done
+case $_c in
+-*|*=*) _d=-;;
+'['|alias|bg|cd|command|echo|false|fc|fg|getopts|hash|jobs|kill) _r=$_p _d=-;;
+printf|pwd|read|test|true|type|ulimit|umask|unalias|wait) _r=$_p _d=-;;
+*/*);;
+*) case $_p in /bin/*|/usr/bin/*|/sbin/*|/usr/sbin/*) _d=-;; esac;;
+esac
+[ "$_d" ] || [ ! -x /usr/bin/env ] || _w=/usr/bin/env
 fi
 [ -z "$_e" ] || { echo "$_n: $_e in $VM" >&2; exit $_s; }""".replace("$VM", f"${wire.ENV_VM_NAME}")
 

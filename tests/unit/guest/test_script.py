@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -157,10 +158,11 @@ def programs(tmp_path: Path) -> Path:
         "good": "#!/bin/sh\necho good $1\n", "odd": "#!/nonesuch/bash -e\n", "spaced": "#! /bin/sh -e\necho spaced\n",
         "dos": "#!/bin/sh\r\necho\r\n",
         "spaced-odd": "#!  /nonesuch/bash\n", "one-line": "#!/bin/sh", "binary": "\x7fELF\0\0",
-        "no-interpreter": "echo plain\n", "private": "x",
+        "no-interpreter": "echo plain\n", "private": "x", "in-directory": "#!DIR/directory\n", "in-private": "#!DIR/private x\n",
+        "second": "#!DIR/odd\n", "itself": "#!DIR/itself\n", "third": "#!DIR/good x\n",
     }  # fmt: skip
     for name, text in texts.items():
-        (tmp_path / name).write_text(text, newline="")
+        (tmp_path / name).write_text(text.replace("DIR", str(tmp_path)), newline="")
         (tmp_path / name).chmod(0o600 if name == "private" else 0o755)
     (tmp_path / "directory").mkdir()
     return tmp_path
@@ -179,7 +181,11 @@ def programs(tmp_path: Path) -> Path:
         ("./odd", 127, "./odd: bad interpreter /nonesuch/bash: not found in vm0"),
         ("odd", 127, "odd: bad interpreter /nonesuch/bash: not found in vm0"),
         ("./spaced-odd", 127, "./spaced-odd: bad interpreter /nonesuch/bash: not found in vm0"),
-        ("it's", 127, "it's: not found in vm0"),
+        ("it's", 127, "it's: not found in vm0"), ("[[", 127, "[[: not found in vm0"),
+        ("./in-directory", 126, "./in-directory: bad interpreter DIR/directory: permission denied in vm0"),
+        ("in-private", 126, "in-private: bad interpreter DIR/private: permission denied in vm0"),
+        ("second", 127, "second: bad interpreter /nonesuch/bash: not found in vm0"),
+        ("itself", 126, "itself: bad interpreter DIR/itself: too many of them in a row in vm0"),
         ("./dos", 127, "./dos: bad interpreter /bin/sh, with a carriage return behind it: its lines end as in Windows in vm0"),
     ],
 )  # fmt: skip
@@ -189,7 +195,7 @@ def test_a_command_that_cannot_run_is_told_without_this_text(
     path = f"{os.environ['PATH']}:{programs}"
     script = render_script([command, "x"], with_settings(PATH=path), str(programs), 0o022, "1.3.0.", guarded=False)
     done = run_in(shell, script)
-    assert (done.returncode, done.stderr, done.stdout) == (status, f"{said}\n", "")
+    assert (done.returncode, done.stderr, done.stdout) == (status, f"{said.replace('DIR', str(programs))}\n", "")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -197,7 +203,7 @@ def test_a_command_that_cannot_run_is_told_without_this_text(
     ("command", "said"),
     [("./good", "good x"), ("good", "good x"), ("./spaced", "spaced"), ("./one-line", ""), ("./no-interpreter", "plain"),
      ("echo", "x"),
-     ("/bin/echo", "x"), ("printf", "x")],
+     ("/bin/echo", "x"), ("printf", "x"), ("third", "good x")],
 )  # fmt: skip
 def test_a_command_that_can_run_does(programs: Path, shell: str, command: str, said: str) -> None:
     path = f"{os.environ['PATH']}:{programs}"
@@ -214,6 +220,24 @@ def test_a_program_whose_loader_is_missing_is_not_told_with_this_text(programs: 
         and "/proc/self/fd" not in done.stderr
         and "line" not in done.stderr
     )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("line", [
+    "cd /nonesuch", ". /nonesuch", "kill 99999999", "printf %d x", "test a b c", "export 1a=b", "ulimit -Q", "umask zz",
+    "shift 99", "wait abc", "[ a", "exec nonesuch", "set -o nonesuch", "trap x NONESUCH", "local a", "eval if",
+])  # fmt: skip
+def test_what_a_shell_has_itself_fails_without_this_text(shell: str, line: str) -> None:
+    done = run_in(shell, render(shlex.split(line), guarded=False))
+    assert "/proc/self/fd" not in done.stderr and not re.search(r"line [0-9]{2}|: [0-9]{2}:", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_command_is_a_program_as_on_nodes_and_not_the_shells_own(shell: str) -> None:
+    assert run_in(shell, render(["echo", "-e", "a\\tb"], guarded=False)).stdout == "a\tb\n"
+    assert run_in(shell, render(["echo", "a\\tb"], guarded=False)).stdout == "a\\tb\n"
+    assert run_in(shell, render(["sh", "-c", "exit 3"], guarded=False)).returncode == 3
+    assert run_in(shell, render(["exit", "3"], guarded=False)).returncode == 3
 
 
 def test_a_script_is_called_by_its_own_name(programs: Path) -> None:
