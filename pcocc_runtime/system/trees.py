@@ -34,8 +34,7 @@ def _scan(parent: int, name: str) -> Iterator[str]:
         return
     try:
         with os.scandir(fd) as entries:
-            for entry in entries:
-                yield entry.name
+            yield from (entry.name for entry in entries)
     finally:
         os.close(fd)
 
@@ -70,6 +69,8 @@ def _lift(inner: int, name: str, top: int, numbers: Iterator[int]) -> bool:
             os.rename(name, str(number), src_dir_fd=inner, dst_dir_fd=top)
             return True
         except OSError as error:
+            if error.errno in (errno.EXDEV, errno.ENOKEY):  # it is tied to a layer of overlayfs, a project or a key
+                return _remove(inner, name, itertools.count())
             if error.errno not in _TAKEN:
                 return False
     return False
@@ -93,8 +94,7 @@ def _unlink(parent: int, name: str) -> bool | None:
 
 
 def _rmdir(parent: int, name: str) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         os.rmdir(name, dir_fd=parent)
-    except OSError:
-        return False
-    return True
+        return True
+    return False

@@ -20,7 +20,7 @@ import pytest
 from pcocc_runtime.node import removal
 from pcocc_runtime.system import process, tree_removal, trees
 from tests.attack.planted import kinds, nest, numbers, shut
-from tests.attack.user import ALICE, BOB, as_user, plant
+from tests.attack.user import ALICE, BOB, apart, as_user, mount, plant
 from tests.waiting import limit
 
 
@@ -63,6 +63,24 @@ def test_many_files_take_their_share_of_time_only(folder: Path) -> None:
         left = len(os.listdir(only))
     assert os.listdir(folder) == []
     assert left, "it took one time only, so nothing was tried"
+
+
+def test_directories_that_cannot_be_moved_go_too(folder: Path) -> None:
+    """Nor can those that are counted for another project (XFS), which a user may choose, or have a key of their own (ext4)."""
+
+    def scenario() -> None:
+        plant(folder, lambda: (numbers(), nest(200)))
+        for name in ("upper", "work"):
+            (folder / name).mkdir()
+            os.chown(folder / name, ALICE, ALICE)
+        options = f"lowerdir={folder}/12,upperdir={folder}/upper,workdir={folder}/work,redirect_dir=off"
+        mount("overlay", str(folder / "12"), "overlay", 0, options)
+        with pytest.raises(OSError, match="cross-device"):
+            (folder / "12/d/d").rename(folder / "12/other")
+        assert as_user(ALICE, lambda: trees.empty(os.open(folder / "12", trees.DIRECTORY)))
+        assert os.listdir(folder / "12") == []
+
+    apart(scenario)
 
 
 SWAP = """
