@@ -245,7 +245,7 @@ def _fill_part(store: Store, layer: str, source: int, part: int, watch: CopyStat
         os.fchmod(part, 0o444)
         os.fsync(part)
         os.rename(path, store.layer(layer))
-    except BaseException:
+    except BaseException:  # also an interrupt: no part of a layer stays
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         raise

@@ -51,7 +51,7 @@ def locate_image(
     except _NotOurs:
         keeper.close()
         return image, ()
-    except BaseException:
+    except BaseException:  # also an interrupt: it is raised again
         keeper.close()
         raise
     finally:

@@ -164,7 +164,7 @@ def _unfinished(target: Path) -> Iterator[_Draft]:
         raise errors.RequestError(message, "name another directory") from None
     try:
         yield made
-    except BaseException:
+    except BaseException:  # also an interrupt: what is not complete goes
         if os.path.realpath(target / CURRENT) != os.path.realpath(made.place):
             with contextlib.suppress(OSError):  # such as a file system that is read-only by now
                 made.remove()

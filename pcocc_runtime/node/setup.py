@@ -81,7 +81,7 @@ def _make_room_and_make(step: Claimant, plan: planner.Planner) -> str:
             with doing.doing("waiting for another helper of this job"):
                 held.enter_context(locks.locked(records.lock_of(step.job)))
             return _make(step, plan, offer)
-    except BaseException:
+    except BaseException:  # also a signal: what was set aside goes, and it is raised again
         removal.finish(folders, _LEFT_SECONDS)
         raise
 

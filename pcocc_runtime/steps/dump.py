@@ -44,7 +44,7 @@ def operate(job: int, vm: str, path: str) -> int:
                 os.fsync(fd)
                 size = os.fstat(fd).st_size
             part.rename(target)
-        except BaseException:
+        except BaseException:  # also an interrupt: no part of a dump stays
             with contextlib.suppress(OSError):
                 part.unlink()
             raise

@@ -58,7 +58,7 @@ class Monitor:
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._meet()
-        except BaseException:
+        except BaseException:  # whatever it is, it is raised again
             self._socket.close()
             raise
 

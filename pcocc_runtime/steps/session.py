@@ -268,7 +268,7 @@ class GuestCommand:
             child = os.fork()
             if child == 0:
                 if name == "TERM" and os.path.exists(f"{self.vm.directory}/{STORED_FIRST_FILE}"):
-                    time.sleep(STORED_FIRST_SECONDS)
+                    time.sleep(STORED_FIRST_SECONDS)  # see there; this child has nothing else to do
                 exec_ssh(self._ssh_argv(render_signal(self.vm.token, name)), os.open(os.devnull, os.O_RDONLY))
 
     def take_complaint(self) -> str:

@@ -17,7 +17,7 @@ def replace_file(path: PurePath, data: bytes, mode: int = 0o600) -> None:
         with open(fd, "wb") as stream:
             stream.write(data)
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException:  # also an interrupt: no part of a file stays
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise

@@ -48,7 +48,7 @@ def hold_below(parent: Path, name: str, *, links: bool = True) -> Iterator[Path]
             os.close(link)
         elif not stat.S_ISDIR(info.st_mode):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), show(str(parent / name)))
-    except BaseException:
+    except BaseException:  # whatever it is, it is raised again
         os.close(fd)
         raise
     with _kept(fd) as held:

@@ -71,7 +71,7 @@ def open_filter(argv: Sequence[str], source: IO[bytes], hint: str) -> Iterator[I
             yield child.stdout
             child.stdout.close()
             said = child.stderr.read(4096).decode(errors="replace").strip()
-        except BaseException:
+        except BaseException:  # of the caller, too: the program does not outlive it
             child.kill()
             raise
     if child.returncode:

@@ -16,7 +16,7 @@ def open_regular(path: PurePath) -> io.FileIO:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         return open(fd, "rb", buffering=0)
-    except BaseException:
+    except BaseException:  # whatever it is, it is raised again
         os.close(fd)
         raise
 

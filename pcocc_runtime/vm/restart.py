@@ -95,7 +95,7 @@ def open_restart(directory: Path, rank: int, qemu: str, accel: str) -> Restart:
             machine.update(piece)
         ensure_content(directory, one, os.fstat(fd).st_size, machine.hexdigest())
         return Restart(directory, record, fd, *plan_reading(fd, has_mapped_memory(version)))
-    except BaseException:
+    except BaseException:  # whatever it is, it is raised again
         os.close(fd)
         raise
 

@@ -66,7 +66,7 @@ def start_server(program: str, source: str, readonly: bool, base: str, log: str)
         os.unlink(f"{base}.sock")
         argv = plan_virtiofsd_argv(program, source, listener.fileno(), read_capabilities(program))
         _spawn(argv, listener.fileno(), source, readonly, log)
-    except BaseException:
+    except BaseException:  # whatever it is, it is raised again
         client.close()
         raise
     finally:

@@ -207,7 +207,7 @@ def _wait(what: str, condition: Callable[[], bool], seconds: float = 10) -> None
     while not condition():
         if time.monotonic() > end:
             raise BoxError(f"{what}: not ready after {seconds:.0f} s; see {STATE}/log")
-        time.sleep(0.05)
+        time.sleep(0.05)  # daemons announce nothing
 
 
 def _digest(*paths: Path) -> str:

@@ -60,7 +60,7 @@ def _start_holder(name: str) -> None:
             return
         if child.poll() is not None:
             break
-        time.sleep(0.01)
+        time.sleep(0.01)  # the shell writes a file, which nothing announces
     raise BoxError(f"{name} did not come up: see {STATE}/log/{name}.holder.out")
 
 
@@ -146,7 +146,7 @@ def stop_service(name: str, service: str) -> None:
         for _ in range(tries):
             if state.read_pid(f"{name}.{service}") is None:
                 return
-            time.sleep(0.01)
+            time.sleep(0.01)  # a daemon, and no child of ours
     raise BoxError(f"{service} of {name} does not end")
 
 
@@ -161,7 +161,7 @@ def kill_processes(name: str) -> None:
                 continue
         if not found:
             return
-        time.sleep(0.05)
+        time.sleep(0.05)  # they are no children of ours
     raise BoxError(f"processes of {name} do not end: {found}")
 
 
@@ -187,7 +187,7 @@ def _remove_cgroup(path: Path) -> None:
             path.rmdir()
             return
         except OSError:
-            time.sleep(0.02)
+            time.sleep(0.02)  # the kernel needs a moment after the last process
     raise BoxError(f"the cgroup {path} cannot be removed")
 
 

@@ -85,7 +85,7 @@ def wait_clean(seconds: float) -> bool:
             return True
         if time.monotonic() > end:
             return False
-        time.sleep(0.1)
+        time.sleep(0.1)  # nothing announces that nothing is left
 
 
 def show() -> bool:

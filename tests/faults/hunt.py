@@ -41,7 +41,7 @@ def kill_when_seen(pattern: str, node: str, seconds: float = 60, number: int = s
     end = time.monotonic() + limit(seconds)
     while (pid := find(pattern, node)) is None:
         assert time.monotonic() < end, f"no process {pattern} on {node}"
-        time.sleep(0.002)
+        time.sleep(0.002)  # the process is nobody's child here
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
     return pid

@@ -85,7 +85,7 @@ def restore(place: Place) -> None:
     """Start what was saved on a fresh layer over its disk, and wait until it answers."""
     try:
         _restore(place)
-    except BaseException:
+    except BaseException:  # also an interrupt: no machine stays half restored
         stop(place)
         raise
 
@@ -172,7 +172,7 @@ def wait_up(place: Place, seconds: float) -> None:
             raise MachineError(f"the machine's QEMU has ended: {(place.running / 'log').read_text().strip()}")
         if time.monotonic() > end:
             raise MachineError(f"the machine does not answer after {seconds:.0f} s; see {place.running}/console")
-        time.sleep(0.2)
+        time.sleep(0.2)  # it is booting: nothing tells when it answers
     ssh.open_masters(place)
     ssh.run(place, ["date", "--set", f"@{time.time():.3f}"])
 

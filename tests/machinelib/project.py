@@ -88,7 +88,7 @@ def _type(place: Place, typed: Typed) -> None:
             return
         if time.monotonic() > end or not typed.command.startswith("sinfo "):
             raise MachineError(f"{PAGE.name}, line {typed.line}, {typed.command!r}: {wrong}: {done.stdout}{done.stderr}")
-        time.sleep(1)
+        time.sleep(1)  # slurmctld announces nothing
 
 
 def _digest(place: Place) -> str:

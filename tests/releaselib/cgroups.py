@@ -66,7 +66,7 @@ def remove_groups(hierarchies: list[Hierarchy], name: str) -> None:
                 _kill_or_remove(one)
             if time.monotonic() > end:
                 raise ReleaseError(f"the cgroup {group} of an earlier run cannot be removed: end its processes")
-            time.sleep(0.02)
+            time.sleep(0.02)  # the kernel needs a moment
 
 
 def _kill_or_remove(group: Path) -> None:

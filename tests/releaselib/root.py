@@ -89,7 +89,7 @@ def _make(name: str, place: Place, argv: Sequence[str]) -> None:
     with place.log.open("w") as log, subprocess.Popen([*alone, *argv], cwd=place.path, text=True, **pipes) as making:
         try:
             wrong = _follow(name, making.stdout or (), log)
-        except BaseException:
+        except BaseException:  # also an interrupt: it is not left behind
             making.kill()
             raise
     if making.returncode:

@@ -102,6 +102,18 @@ def test_each_dangerous_library_has_its_importer() -> None:
         assert {module for module in MODULES if library in imports(module)[1]} == door
 
 
+def test_a_broad_except_and_a_pause_have_a_reason() -> None:
+    """An event is waited for, and the narrowest class caught, unless a comment says why not."""
+    wanting = re.compile(r"(except (Base)?Exception( as \w+)?:|^ +time\.sleep\([^#]*\))$")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in [*MODULES.values(), *(ROOT / "tests").glob("*lib/*.py"), *(ROOT / "tests/faults").glob("*.py")]
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if wanting.search(line)
+    ]
+    assert found == []
+
+
 def test_locks_are_taken_in_one_place() -> None:
     takers = {module for module, path in MODULES.items() if re.search(r"fcntl\.(flock|lockf)\(|_OFD_", path.read_text())}
     small = "system.used"  # resident keepers import it, and not what the others need
