@@ -64,7 +64,7 @@ char *render_programs(const char *file)
 		const char *end = strchrnul(file, '\n'), *program = goes_on ? NULL : find_program(file, end);
 		const char *here = program ? program : end;
 		text_add(&text, "%.*s%s%.*s", (int)(here - file), file, program ? ATTACH : "", (int)(end - here), here);
-		goes_on = end > file && end[-1] == '\\';
+		goes_on = end > file ? end[-1] == '\\' : goes_on; /* srun sees no empty lines */
 		if (*end)
 			text_add(&text, "\n");
 		file = *end ? end + 1 : end;
