@@ -155,6 +155,8 @@ int client_post_opt(spank_t sp)
 	if (!local && !target.in_job && !options.template && !options.restart)
 		options.restart = read_variable(VAR_RESTART);
 	take_variables(!target.in_job);
+	if (options.vm && !strcmp(options.vm, "all"))
+		options.vm = ""; /* which refuse_space names */
 	refuse_misplaced(local);
 	if (wants_check() && !check_request(sp))
 		exit(1);

@@ -11,6 +11,7 @@ from pcocc_runtime.networks.kinds import EthernetNetwork, Network
 from pcocc_runtime.site.resource_sets import ResourceSet
 
 _FORM = "write --pcocc-checkpoint=DIR[,every=TIME][,at-end[=TIME]], with times as sbatch --time takes them"
+_LIKELY = re.compile(r"|(every|at[-_ ]?(end|start|once)|hold|stop)[^/]*", re.IGNORECASE)  # hardly part of a path
 _LEAST = 10  # seconds: each is a step of Slurm, and stops the VMs
 _MOST = 10 * 366 * 86400
 
@@ -25,6 +26,9 @@ def parse_checkpoints(text: str) -> Checkpoints:
         words[word] = "" if value is None else value
         if (word == "every" and value is None) or value == "":
             raise RequestError(f"--pcocc-checkpoint={text} says no time after {word!r}", _FORM)
+    _path, comma, word = directory.rpartition(",")
+    if comma and _LIKELY.fullmatch(word):
+        raise RequestError(f"--pcocc-checkpoint={text} has the unknown option {word!r}", _FORM)
     if not directory:
         raise RequestError(f"--pcocc-checkpoint={text} names no directory", _FORM)
     every = _parse_seconds(words["every"], text) if "every" in words else 0

@@ -24,6 +24,7 @@ from pcocc_runtime.submit.request import (
     Request,
     RequestPart,
     RestartRequest,
+    find_empty_options,
     find_restart,
     parse_request,
     parse_vms,
@@ -66,7 +67,7 @@ def _answer(request_json: str) -> str:
     caller = read_whole_caller(directory)
     if site.default_set and any(inherit.needs_images(every, part.template) for part in asked.parts):
         every = _with_images(every, asked, _repos(directory, caller.user, caller.home))
-    notes: list[str] = []
+    notes = find_empty_options(options)
     cluster = freeze.freeze(asked, site, every, caller, notes)
     sets = [site.all_sets[name] for name in dict.fromkeys(group.resource_set for group in cluster.groups)]
     admission.ensure_compatible(sets, site.all_networks)

@@ -48,15 +48,18 @@ class Request:
 
 def parse_request(options: TypedOptions) -> Request:
     """Return the request for VMs that boot."""
-    if options.template == "":
+    if options.template is not None and not options.template.strip():
         raise RequestError(
             "--pcocc-template has no value",
             "name a template, as in --pcocc-template=NAME:2; 'pcocc template list' lists them",
         )
+    if options.template is None and options.restart == "":
+        raise RequestError("--pcocc-restart= names no directory", "name one that 'pcocc checkpoint DIR' has made")
     if options.template is None:
         option = next(_name_given(options), "vm" if options.checkpoint is None else "checkpoint")
         raise RequestError(f"--pcocc-{option} needs --pcocc-template", _FORM)
     parts = parse_request_parts(options.template)
+    _ensure_path(options.user_data or "")
     return Request(
         parts,
         tuple(parse_image(image, parts) for image in options.images),
@@ -66,6 +69,23 @@ def parse_request(options: TypedOptions) -> Request:
         options.user_data_force,
         options.checkpoint,
     )
+
+
+def _ensure_path(user_data: str) -> None:
+    """Raise RequestError for a text or a URL where the path of user-data belongs."""
+    if user_data.startswith("#") and "\n" in user_data:
+        message = "--pcocc-user-data takes the path of a file, not its text"
+        raise RequestError(message, "write the text into a file, and name that")
+    if re.match(r"[a-z0-9+]+://", user_data):
+        message = f"--pcocc-user-data={one_line(user_data)} is not the path of a file"
+        raise RequestError(message, "fetch it first, and name the file")
+
+
+def find_empty_options(options: TypedOptions) -> list[str]:
+    """Return a note for each option that was given without a value, perhaps by a variable that is not set."""
+    named = {"user-data": (options.user_data, "a file"), "restart": (options.restart, "a directory")}
+    empty = [(name, what) for name, (value, what) in named.items() if value == ""]
+    return [f"--pcocc-{name}= does not name {what}, and is ignored" for name, what in empty]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +149,10 @@ def _find_meaning(word: str, text: str) -> str:
         return f"write --pcocc-template={names[0]}:{numbers[0]}"
     if not word.strip() and text.strip(" ,"):
         return "leave out the comma that stands there for nothing"
+    pieces = [one for one in re.split(r"[\s,;]+", text) if one] if len(text) < 200 else []
+    are_templates = [is_template_name(one.partition(":")[0]) and re.fullmatch(r"[^:]+(:[0-9]+)?", one) for one in pieces]
+    if re.search(r"[\w.-][\s;]+[\w.-]", text) and all(are_templates):
+        return f"put commas between templates: --pcocc-template={','.join(pieces)}"
     closed = "".join(text.split())
     return _FORM if closed == text else f"write it without spaces: --pcocc-template={one_line(closed)}"
 

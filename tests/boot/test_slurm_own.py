@@ -72,6 +72,12 @@ def test_vms_behind_a_space_are_told(cluster: Cluster, words: list[str]) -> None
     )
 
 
+def test_all_is_a_set_of_vms(cluster: Cluster) -> None:
+    done = cluster.srun("-l --pcocc-vm=all hostname", status=0)
+    assert sorted(done.stdout.splitlines()) == [f"{rank}: vm{rank}" for rank in range(len(done.stdout.splitlines()))]
+    assert cluster.srun("-l --pcocc-vm hostname", status=0).stdout.count("vm") == done.stdout.count("vm")
+
+
 def test_vms_behind_a_space_are_told_of_a_script(box: Box) -> None:
     before = box.job_count()
     script = put("x.sh", "#!/bin/sh\n# first\n\n#SBATCH --pcocc-template=tiny:2 --pcocc-vm vm1 # there\ntrue\n")

@@ -320,7 +320,8 @@ def test_what_srun_makes_of_a_command_is_known(build: Path, line: str, found: di
 
 def test_a_client_is_in_front_of_each_program(build: Path) -> None:
     attach = "/opt/pcocc/libexec/pcocc/attach"
-    lines = ["# all of them", "", "0-1  ./server %t", "  2,3\t/bin/sh -c \\", "'echo %o'", "*", "4 a \\", "b \\", "c", "5 d", "# e \\", "", "6 f"]
+    lines = ["# all of them", "", "0-1  ./server %t", "  2,3\t/bin/sh -c \\", "'echo %o'", "*", "4 a \\", "b \\", "c", "5 d"]
+    lines += ["# e \\", "", "6 f"]
     wanted = [
         *lines[:2], f"0-1  {attach} ./server %t", f"  2,3\t{attach} /bin/sh -c \\", "'echo %o'", "*",
         f"4 {attach} a \\", "b \\", "c",

@@ -35,6 +35,10 @@ def test_a_value_says_where_and_when(text: str, wanted: Checkpoints) -> None:
     [
         ("", "names no directory"),
         (",every=5", "names no directory"),
+        ("d,", "has the unknown option ''"),
+        ("d,at-start", "has the unknown option 'at-start'"),
+        ("d,Every=1h,at-end", "has the unknown option 'Every=1h'"),
+        ("d,at_end", "has the unknown option 'at_end'"),
         ("d,every", "says no time after 'every'"),
         ("d,every=", "says no time after 'every'"),
         ("d,at-end=", "says no time after 'at-end'"),

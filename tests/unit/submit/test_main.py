@@ -15,7 +15,16 @@ from pcocc_runtime.documents.cluster import Mount
 from pcocc_runtime.submit import freeze
 from pcocc_runtime.submit import main as client
 from pcocc_runtime.templates.settings import SETTINGS
-from tests.unit.fake_site import Ask, frozen, refused, user_template, write_image, write_images, write_site
+from tests.unit.fake_site import (
+    Ask,
+    frozen,
+    noted,
+    refused,
+    user_template,
+    write_image,
+    write_images,
+    write_site,
+)
 
 
 def test_the_answer_sizes_the_job(ask: Ask) -> None:
@@ -302,3 +311,16 @@ def test_a_fault_of_our_own_is_told_as_one(ask: Ask, monkeypatch: pytest.MonkeyP
     assert code == wire_steps.CHECK_BROKEN
     assert text.startswith("ZeroDivisionError at test_main.py:") and text.endswith(": boom")
     assert client.check_request("no json")[0] == wire_steps.CHECK_BROKEN
+
+
+def test_an_option_without_value_is_told(ask: Ask) -> None:
+    assert refused(ask(" ")).startswith("pcocc: error: --pcocc-template has no value\n")
+    assert noted(ask(user_data="")) == "--pcocc-user-data= does not name a file, and is ignored"
+    assert noted(ask(restart="")) == "--pcocc-restart= does not name a directory, and is ignored"
+    assert refused(ask(None, restart="")).startswith("pcocc: error: --pcocc-restart= names no directory\n")
+
+
+def test_a_text_or_url_where_user_data_belongs_is_told(ask: Ask) -> None:
+    said = refused(ask(user_data="#cloud-config\npackages: [vim]\n"))
+    assert "takes the path of a file, not its text\nhint: write the text into a file" in said
+    assert "hint: fetch it first" in refused(ask(user_data="https://example.org/ud"))

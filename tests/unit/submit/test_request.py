@@ -188,6 +188,8 @@ def test_an_option_without_a_template_is_refused(options: dict[str, Any], option
         ("tiny 2", "write --pcocc-template=tiny:2"), ("tiny: 2", "write --pcocc-template=tiny:2"),
         ("2:tiny", "write --pcocc-template=tiny:2"), ("2x tiny", "write --pcocc-template=tiny:2"),
         ("tiny:2, big", "write it without spaces: --pcocc-template=tiny:2,big"),
+        ("tiny:2 big", "put commas between templates: --pcocc-template=tiny:2,big"),
+        ("tiny;big:3", "put commas between templates: --pcocc-template=tiny,big:3"),
         ("tiny,", "leave out the comma that stands there for nothing"), (",tiny", "leave out the comma"),
         *((text, "write --pcocc-template=TPL") for text in (",", "vm[0-3]", "tiny:two")),
     ],
