@@ -150,8 +150,8 @@ def _find_meaning(word: str, text: str) -> str:
     if not word.strip() and text.strip(" ,"):
         return "leave out the comma that stands there for nothing"
     pieces = [one for one in re.split(r"[\s,;]+", text) if one] if len(text) < 200 else []
-    are_templates = [is_template_name(one.partition(":")[0]) and re.fullmatch(r"[^:]+(:[0-9]+)?", one) for one in pieces]
-    if re.search(r"[\w.-][\s;]+[\w.-]", text) and all(are_templates):
+    parts = [re.fullmatch(r"([^:]+)(?::[0-9]+)?", one) for one in pieces]
+    if re.search(r"[\w.-][\s;]+[\w.-]", text) and all(one and is_template_name(one[1]) for one in parts):
         return f"put commas between templates: --pcocc-template={','.join(pieces)}"
     closed = "".join(text.split())
     return _FORM if closed == text else f"write it without spaces: --pcocc-template={one_line(closed)}"
