@@ -144,7 +144,12 @@ def _is_word(value: object) -> bool:
 
 
 def _takes_vendor_data(value: object) -> bool:
-    """Tell whether cloud-init reads pcocc's settings with this vendor_data (stages.py, _consume_vendordata)."""
+    """Tell whether cloud-init reads pcocc's settings with this vendor_data (stages.py, _consume_vendordata).
+
+    Its own mapping takes the place of a text or a list.
+    """
+    if isinstance(value, str | list):
+        return True
     if not isinstance(value, dict):
         return False
     enabled = str(value.get("enabled", True)).lower() in ("true", "1", "on", "yes")

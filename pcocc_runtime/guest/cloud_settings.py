@@ -24,7 +24,7 @@ def find_merger_fault(tree: Mapping[Any, Any], header: str = "") -> Fault | None
 
     (mergers/__init__.py)
     """
-    keys = [key for key in ("merge_how", "merge_type") if tree.get(key) is not None][:1]
+    keys = [key for key in ("merge_how", "merge_type") if tree.get(key) is not None]
     for value, place in (*((tree[key], (key,)) for key in keys), (header, ())):
         if not all(name in _MERGERS for name in _merger_names(value)):
             message = "is not a way to merge that cloud-init knows, and it would leave out this whole cloud-config"
@@ -38,7 +38,7 @@ def _merger_names(value: Any) -> list[str]:
         words = [word for part in value.split("+") if (word := part.lower().strip().replace("-", "_"))]
         return [found[1] if (found := _MERGER.match(word)) else "" for word in words]
     if not isinstance(value, list):
-        return [""]
+        return [""] if value or not isinstance(value, dict) else []
     names = list[str]()
     for one in value:
         named = isinstance(one, dict) and isinstance(one.get("name"), str) and isinstance(one.get("settings"), _LISTS)

@@ -99,7 +99,7 @@ def _make_all(tree: Mapping[Any, Any], names: Identities, default: str, newest: 
 def _gather(tree: Mapping[Any, Any], names: Identities, default: str, newest: bool) -> dict[str, dict[str, Any]]:
     """Return the users by name, in the order in which they are made (normalize_users_groups)."""
     old = _old_user(tree)
-    image = _first_wins([old, {"name": default}])
+    image = _first_wins([old, {"name": default, "groups": ["adm"]}])  # images' own users have groups
     listed = [*_ours(names), *(tree.get("users") or [])] + ([{"name": "default"}] if old else [])
     users: dict[str, dict[str, Any]] = {}
     for entry in listed:
@@ -161,8 +161,16 @@ def _first_wins(configs: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
     for config in configs:
         how = str(config.get("merge_how", config.get("merge_type", "")))
         replaces = "replace" in how and "no_replace" not in how
-        merged = {**merged, **{key: value for key, value in config.items() if replaces or key not in merged}}
+        merged = {
+            **merged,
+            **{key: value for key, value in config.items() if replaces or _counts(value, key, merged)},
+        }
     return merged
+
+
+def _counts(value: Any, key: Any, merged: Mapping[Any, Any]) -> bool:
+    """Tell whether a later value of a key counts: a mapping does after a text or a list."""
+    return key not in merged or (isinstance(value, dict) and isinstance(merged[key], str | list))
 
 
 def _with_underscores(config: Mapping[Any, Any]) -> dict[str, Any]:
@@ -189,11 +197,23 @@ def _find_reason(config: Mapping[str, Any], name: Any) -> str | None:
     # root exists already, and cloud-init adds it to no group
     if config.get("groups") and not _are_groups(config["groups"]) and name != "root":
         return "groups must be a list of names"
+    if config.get("groups") and not isinstance(config.get("primary_group") or "", str) and name != "root":
+        return "primary_group must be the name of a group"  # without groups, it is left out
+    if not isinstance(config.get("snapuser", ""), str):
+        return "snapuser must be text"
+    if "ssh_authorized_keys" in config and not _are_keys(config["ssh_authorized_keys"]):
+        return "ssh_authorized_keys must be a list of keys"
     return (
         None
         if isinstance(name, str) and all(isinstance(key, str) for key in config)
         else "its name, or one of its keys, is not text"
     )
+
+
+def _are_keys(value: Any) -> bool:
+    """Tell whether cloud-init does not fail on keys for ssh (Distro.create_user)."""
+    keys = list(value.values()) if isinstance(value, dict) else value
+    return keys is not None and not (isinstance(keys, list) and any(isinstance(one, list | dict) for one in keys))
 
 
 def _are_groups(value: Any) -> bool:

@@ -1,11 +1,13 @@
-"""What a Jinja template uses that jinja in cloud-init does not have, beside what the real cloud-init does with it."""
+"""What a Jinja template uses that jinja in cloud-init does not have, and users whose settings have odd types, beside what
+the real cloud-init does with them.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from tests.unit.fake_site import Ask, noted
-from tests.unit.guest.asking import ask_cloud_init
+from tests.unit.fake_site import Ask, noted, refused
+from tests.unit.guest.asking import ask_cloud_init, lets_in
 
 pytestmark = pytest.mark.thorough
 
@@ -49,6 +51,35 @@ def test_nothing_is_said_of_what_it_has(ask: Ask, tmp_path: Path) -> None:
         assert not is_lost(guest), (text, guest)
         (tmp_path / "ud").write_text(HEAD + text)
         assert noted(ask(user_data="ud")) == "", text
+
+
+SHUT = [
+    "user: {name: alice, primary_group: 1000}\n", "users: [{name: alice, ssh_authorized_keys: {mine: key}}]\n",
+    "users: [{name: alice, groups: adm, primary_group: {a: b}}]\n", "merge_how: ''\nmerge_type: 1.5\n",
+    "users: [default, {name: alice, ssh_authorized_keys: {}}]\n", "merge_how: list()+dict()\nmerge_type: append\n",
+]  # fmt: skip
+TAKEN = [
+    "vendor_data: []\n", "vendor_data: x\n", "merge_how: {}\n", "users: [{name: alice, primary_group: 7}]\n",
+    "users: [{name: bob, ssh_authorized_keys: {mine: key}}]\n", "users: [{name: bob, snapuser: a@example.org}]\n",
+]  # fmt: skip
+UNMADE = [
+    "users: [{name: bob, ssh_authorized_keys: [[key]]}]\n", "users: [{name: bob, ssh_authorized_keys: ~}]\n",
+    "users: [{name: bob, groups: adm, primary_group: [x]}]\n", "user: {primary_group: 7}\n",
+    "users: [{name: bob, snapuser: ~}]\n",
+]  # fmt: skip
+
+
+def test_users_are_made_as_cloud_init_makes_them(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcocc_runtime.system.accounts.read_home", lambda: ("alice", "/home/alice"))
+    texts = [f"#cloud-config\n{text}" for text in (*SHUT, *TAKEN, *UNMADE)]
+    for text, guest in zip(texts, ask_cloud_init(texts), strict=True):
+        (tmp_path / "ud").write_text(text)
+        kind = next(one for one in (SHUT, TAKEN, UNMADE) if text.partition("\n")[2] in one)
+        assert lets_in(guest) == (kind is not SHUT) and bool(guest["failed"]) <= (kind is not TAKEN), (text, guest)
+        if kind is SHUT:
+            assert "user-data file" in refused(ask(user_data="ud"))
+        else:
+            assert ("cloud-init would make neither" in noted(ask(user_data="ud"))) == (kind is UNMADE), text
 
 
 def test_few_of_many_are_named(ask: Ask, tmp_path: Path) -> None:
