@@ -163,18 +163,31 @@ void read_words(int count, char **words, struct words *found)
 	optind = 0;
 }
 
-/* Reads this process's own command line. The strings found live as long as the process. */
+/* Reads this process's own command line, of any length. The strings found live as long as the process. */
 void read_own_words(struct words *found)
 {
-	static char line[128 * 1024];
-	static char *words[sizeof(line)];
-	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC), count = 0;
-	ssize_t size = fd < 0 ? 0 : read(fd, line, sizeof(line) - 1);
+	enum { PIECE = 256 * 1024 };
+	size_t size = 0, count = 0;
+	ssize_t more = 1;
+	char *line = NULL, **words = NULL;
+	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
 
+	while (fd >= 0 && more > 0) {
+		char *longer = realloc(line, size + PIECE + 1);
+		line = longer ? longer : line;
+		more = longer ? read(fd, line + size, PIECE) : 0;
+		size += more > 0 ? (size_t)more : 0;
+	}
 	if (fd >= 0)
 		close(fd);
-	for (char *at = line; at < line + size; at += strlen(at) + 1)
+	if (line)
+		line[size] = '\0';
+	for (char *at = line; size && at < line + size; at += strlen(at) + 1)
+		count++;
+	words = calloc(count + 1, sizeof(*words));
+	count = 0;
+	for (char *at = line; words && size && at < line + size; at += strlen(at) + 1)
 		words[count++] = at;
-	words[count] = NULL;
-	read_words(count, words, found);
+	if (words)
+		read_words((int)count, words, found);
 }

@@ -115,7 +115,11 @@ def test_srun_reads_the_same(build: Path, line: str, typed: dict[str, str]) -> N
 
 
 def test_a_long_command_line_is_read_to_its_end(build: Path) -> None:
-    line = shlex.join(["srun", f"--comment={'x' * 60_000}", "--pcocc-template=a:5", "sh", "-c", "y" * 100_000, "--jobid=7"])
+    command = ["--pcocc-template=a:5", "sh", "-c", "y" * 100_000, "--jobid=7"]
+    for count in (1, 2, 20):
+        line = shlex.join(["srun", *[f"--comment={'x' * 60_000}"] * count, *command])
+        assert read(build, line)["template"] == "a:5" and "job" not in read(build, line)
+    line = shlex.join(["srun", *["-l"] * 100_000, "--pcocc-template=a:5", "sh", *[""] * 100_000, "--jobid=7"])
     assert read(build, line)["template"] == "a:5" and "job" not in read(build, line)
 
 
