@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from tests.boot.box import ROOT, Box, Done, Process
+from tests.boot.box import HOME, ROOT, Box, Done, Process
 from tests.boot.cluster import Cluster, make_cluster
 from tests.waiting import limit, wait_for
 
@@ -32,6 +32,21 @@ def booting(box: Box, *options: str) -> Iterator[tuple[subprocess.Popen[str], in
         box.run(["scancel", str(job)], user="root")
         if started in box.started:
             box.finish(started, 60)
+
+
+@contextlib.contextmanager
+def batch(box: Box) -> Iterator[Callable[[], None]]:
+    """A batch job whose VMs run, and what ends its script from outside of Slurm; it must be over after the block."""
+    mark = HOME / ".faults-batch"
+    script = f"srun --pcocc-vm true || exit; touch {mark}; while [ -e {mark} ]; do sleep 0.2; done"
+    job = box.out(["sbatch", "--parsable", *TWO, "--output=/dev/null", f"--wrap={script}"])
+    try:
+        wait_for(lambda: mark.exists() or box.is_over(job), "the batch job's VMs", 180)
+        yield mark.unlink
+        wait_for(lambda: box.is_over(job), f"the end of job {job}", 240)
+    finally:
+        mark.unlink(missing_ok=True)
+        box.run(["scancel", job], user="root")
 
 
 def wait_for_qemus(box: Box, job: int) -> dict[str, Process]:
