@@ -13,7 +13,8 @@ _HEAD = re.compile(r"##\s*template:(.*)", re.IGNORECASE)
 _MARK = re.compile(r"\{\{(?P<value>.*?)\}\}|\{#.*?#\}|\{%[-+]?\s*raw\s*[-+]?%\}(?P<raw>.*?)\{%[-+]?\s*endraw\s*[-+]?%\}"
                    r"|\{%[-+]?\s*(?P<word>\w*)(?P<rest>.*?)%\}", re.DOTALL)  # fmt: skip
 _BLOCKS = frozenset(["if", "for", "block", "macro", "filter", "call", "with", "autoescape", "set"])
-_ALWAYS = frozenset(["block", "autoescape"])  # what is in these is rendered as if it stood alone
+_ALWAYS = frozenset(["block", "autoescape", "with"])  # what is in these is rendered as if it stood alone
+_TRUE = re.compile(r"\s*(?:[Tt]rue|[1-9][0-9]*|not\s+(?:[Ff]alse|0)|'[^'\\]+'|\"[^\"\\]+\")\s*[-+]?\s*")  # a condition
 _HIDDEN = frozenset(["macro", "set"])  # what is in these shows elsewhere, if at all
 _OTHER_FILES = frozenset(["include", "import", "from", "extends"])  # of files that cloud-init does not have
 # beside blocks, their ends and raw: cloud-init has jinja's extension "do", and no other
@@ -153,7 +154,7 @@ class _Rendering:
         found = _LITERAL.fullmatch(expression)
         name = _NAME.fullmatch(expression)
         value = next(group for group in found.groups() if group is not None) if found else None
-        if name and all(word in ("if", *_ALWAYS) for word, _branch in self._open):
+        if name and all(word in ("if", "block", "autoescape") for word, _branch in self._open):
             value = self._values.get(name[1])
         self.exact &= value is not None
         self.add(STAND_IN if value is None else value)
@@ -171,7 +172,8 @@ class _Rendering:
         self.exact = False
         if word in _BLOCKS:
             self._values.pop(rest.strip(" \t\n-+"), None)
-            always = word in _ALWAYS or (word == "for" and _SURE_FOR.fullmatch(rest))
+            sure = {"for": _SURE_FOR, "if": _TRUE}.get(word)
+            always = word in _ALWAYS or (sure and sure.fullmatch(rest))
             branch = "always" if always else "hidden" if word in _HIDDEN else "if"
             self._open.append((word, branch))
         elif word in ("else", "elif") and self._open:

@@ -62,6 +62,11 @@ TAKEN = [
     "vendor_data: []\n", "vendor_data: x\n", "merge_how: {}\n", "users: [{name: alice, primary_group: 7}]\n",
     "users: [{name: bob, ssh_authorized_keys: {mine: key}}]\n", "users: [{name: bob, snapuser: a@example.org}]\n",
 ]  # fmt: skip
+SURE = [
+    "{% if true %}\nusers: bob\n{% endif %}\n", "{% if 1 -%}\nusers: bob\n{% else %}\nusers: [default]\n{% endif %}\n",
+    "{% if not false %}users: bob{% endif %}\n", "{% if 'x' %}users: bob{% elif y %}users: []{% endif %}\n",
+    "{% with a = 1 %}\nusers: bob\n{% endwith %}\n", "{% if True %}{% with a = 1 %}users: {b: c}{% endwith %}{% endif %}\n",
+]  # fmt: skip
 UNMADE = [
     "users: [{name: bob, ssh_authorized_keys: [[key]]}]\n", "users: [{name: bob, ssh_authorized_keys: ~}]\n",
     "users: [{name: bob, groups: adm, primary_group: [x]}]\n", "user: {primary_group: 7}\n",
@@ -80,6 +85,16 @@ def test_users_are_made_as_cloud_init_makes_them(ask: Ask, tmp_path: Path, monke
             assert "user-data file" in refused(ask(user_data="ud"))
         else:
             assert ("cloud-init would make neither" in noted(ask(user_data="ud"))) == (kind is UNMADE), text
+
+
+def test_what_a_template_writes_in_any_case_is_refused(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcocc_runtime.system.accounts.read_home", lambda: ("alice", "/home/alice"))
+    for text, guest in zip(SURE, ask_cloud_init([HEAD + text for text in SURE]), strict=True):
+        (tmp_path / "ud").write_text(HEAD + text)
+        assert not lets_in(guest) and "users: must be a list" in refused(ask(user_data="ud")), (text, guest)
+    open_ended = "{% set x = 'bob' %}\n{% with x = '[default]' %}\nusers: {{ x }}\n{% endwith %}\n"
+    (tmp_path / "ud").write_text(HEAD + open_ended)
+    assert "users: must be a list" in noted(ask(user_data="ud")), "only rendering it tells what x is there"
 
 
 def test_few_of_many_are_named(ask: Ask, tmp_path: Path) -> None:
