@@ -35,6 +35,9 @@ static struct spank_option options[] = {
 	{ OPTION_IMAGE, "X", "x", 1, 3, NULL },
 	{ OPTION_MOUNT, "X", "x", 1, 3, NULL },
 	{ OPTION_USER_DATA, "X", "x", 1, 3, NULL },
+	{ OPTION_USER_DATA_FORCE, NULL, "x", 0, 3, NULL },
+	{ OPTION_RESTART, "X", "x", 1, 3, NULL },
+	{ OPTION_CHECKPOINT, "X", "x", 1, 3, NULL },
 	{ OPTION_BOOT, "X", "x", 1, 3, NULL },
 };
 
