@@ -92,7 +92,7 @@ LINES: list[tuple[str, dict[str, str]]] = [
     ("srun --pcocc-user-data f --pcocc-user-data-force --pcocc-vm cmd", {"vm": ""}),
     ("srun --pcocc-user-data-f --pcocc-vm cmd", {"vm": ""}),
     ("srun --pcocc-c d,at-end --pcocc-r d --pcocc-m a=/b --pcocc-i x --pcocc-vm cmd", {"vm": ""}),
-    ("srun -Q -W5 -X -vvvn2 --pcocc-vm cmd -n3", {"vm": "", "tasks": "2"}),
+    ("srun -Q -W5 -Xn2 --pcocc-vm cmd -n3", {"vm": "", "tasks": "2"}),
     ("srun --pcocc-vm=vm0 --pcocc-vm=vm1 -- cmd", {"vm": "vm1"}),
     ("srun -n2 -N1 -J --pcocc-vm -- cmd --pcocc-vm", {"tasks": "2", "placed": "1"}),
     ("srun --comment '--pcocc-vm --jobid=7' cmd", {}),
