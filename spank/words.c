@@ -1,6 +1,7 @@
 /* Reads what was typed after `srun` before srun does, and in the same way: by getopt_long with the same options. */
 #include "client.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -63,6 +64,12 @@ static char without_value[] =
 	"test-only unbuffered usage verbose version wait-for-children whole";
 static const char letters[] = "+A:B:C:D:EF:G:HI::J:K::L:M:N:OQS:T:VW:XZb:c:d:e:hi:k::lm:n:o:p:q:r:st:uvw:x:";
 
+/* What sbatch and salloc have beyond that, or with another meaning. */
+static char batch_with_value[] = "array batch export-file kill-on-invalid-dep wait-all-nodes wrap";
+static char batch_with_optional_value[] = "get-user-env kill-command";
+static char batch_without_value[] = "bell ignore-pbs no-bell no-requeue requeue wait";
+static const char batch_letters[] = "+A:B:C:D:EF:G:HI::J:K::L:M:N:OQS:T:VWXZa:b:c:d:e:hi:k::lm:n:o:p:q:r:st:uvw:x:";
+
 /* Returns the set of VMs that a word is written as, which belongs behind --pcocc-vm=; NULL for any other word. */
 const char *find_set(const char *word)
 {
@@ -80,12 +87,22 @@ static struct option *add_options(struct option *next, char *names, int has_valu
 	return next;
 }
 
+static bool is_srun(void)
+{
+	return !strcmp(program_invocation_short_name, "srun");
+}
+
 static void fill_table(void)
 {
 	if (table[0].name)
 		return;
 	memcpy(table, own, sizeof(own));
 	struct option *next = table + sizeof(own) / sizeof(*own);
+	if (!is_srun()) { /* of two equal names the first counts */
+		next = add_options(next, batch_with_value, required_argument);
+		next = add_options(next, batch_with_optional_value, optional_argument);
+		next = add_options(next, batch_without_value, no_argument);
+	}
 	next = add_options(next, with_value, required_argument);
 	next = add_options(next, with_optional_value, optional_argument);
 	add_options(next, without_value, no_argument);
@@ -152,7 +169,7 @@ void read_words(int count, char **words, struct words *found)
 	*found = (struct words){ 0 };
 	fill_table();
 	opterr = optind = 0; /* 0: getopt begins anew, as it will for srun after us */
-	while ((option = getopt_long(count, words, letters, table, NULL)) != -1) {
+	while ((option = getopt_long(count, words, is_srun() ? letters : batch_letters, table, NULL)) != -1) {
 		if (option == '?')
 			pass_unknown(count, words);
 		else

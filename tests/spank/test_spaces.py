@@ -29,6 +29,7 @@ def type_line(line: str, installed: Path, directory: Path) -> subprocess.Complet
         ("srun --pcocc-vm vm0 hostname", "", "vm0"), ("srun --pcocc-v vm[0-3,7]", "", "vm[0-3,7]"),
         ("srun -n1 --pcocc-vm vm1,vm2 x", "", "vm1,vm2"), ("sbatch --pcocc-template=tiny --pcocc-vm vm0 script", "", "vm0"),
         ("sbatch script", "--pcocc-vm vm1", "vm1"),
+        ("sbatch -a 1-3 -W script", "--pcocc-vm vm1", "vm1"), ("sbatch --wait --requeue script", "--pcocc-vm vm1", "vm1"),
         ("sbatch -N2 script", "-n2 --pcocc-v  vm[0-1] # there", "vm[0-1]"),
     ],
 )  # fmt: skip

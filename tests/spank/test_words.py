@@ -24,6 +24,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("meson", "setup", str(build / "meson"))
     flags = ["-D_GNU_SOURCE", f"-I{build}/meson", "-Wall", "-Wextra", "-Werror"]
     run("cc", *flags, "-o", f"{build}/srun", f"{ROOT}/tests/spank/srun.c", *map(str, CLIENT), "-lslurm")
+    for other in ("sbatch", "salloc"):
+        (build / other).symlink_to("srun")
     run("cc", *flags, "-shared", "-fPIC", "-o", f"{build}/probe.so", f"{ROOT}/tests/spank/probe.c")
     (build / "plugstack.conf").write_text(f"required {build}/probe.so\n")
     (build / "slurm.conf").write_text(f"ClusterName=x\nSlurmctldHost=localhost\nPlugStackConfig={build}/plugstack.conf\n")
@@ -31,7 +33,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(build: Path, line: str, **environ: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(run(f"{build}/srun", *shlex.split(line)[1:], env={**ENVIRON, **environ}))
+    program, *words = shlex.split(line)
+    found: dict[str, object] = json.loads(run(f"{build}/{program}", *words, env={**ENVIRON, **environ}))
     return found
 
 
@@ -129,16 +132,19 @@ def test_a_long_command_line_is_read_to_its_end(build: Path) -> None:
     assert read(build, line)["template"] == "a:5" and "job" not in read(build, line)
 
 
-def test_the_options_of_this_srun_are_known_with_their_values(build: Path) -> None:
+@pytest.mark.parametrize("program", ["srun", "sbatch", "salloc"])
+def test_the_options_of_this_slurm_are_known_with_their_values(build: Path, program: str) -> None:
     env = {**ENVIRON, "SLURM_CONF": f"{build}/slurm.conf", "PROBE_TABLE": "1"}
-    *rows, letters = run("srun", "true", env=env).splitlines()
-    assert len(rows) > 100
+    *rows, letters = run(program, "true", env=env).splitlines()
+    assert len(rows) > 90
     names = dict(row.rsplit(" ", 1) for row in rows)
-    wrong = [name for name, has in names.items() if ("vm" in read(build, f"srun --{name} x --pcocc-vm")) != (has == "1")]
+    wrong = [
+        name for name, has in names.items() if ("vm" in read(build, f"{program} --{name} x --pcocc-vm")) != (has == "1")
+    ]
     wrong += [
         letter
         for letter, colons in re.findall(r"(\w)(:*)", letters)
-        if ("vm" in read(build, f"srun -{letter} x --pcocc-vm")) != (colons == ":")
+        if ("vm" in read(build, f"{program} -{letter} x --pcocc-vm")) != (colons == ":")
     ]
     assert wrong == []
 
