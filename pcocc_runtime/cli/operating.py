@@ -153,7 +153,9 @@ def run_in_vms(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     """Run an operation in VMs; return its exit status, of several VMs the highest."""
     from pcocc_runtime.cli.login import find_vms
     from pcocc_runtime.slurm.steps import run_step
+    from pcocc_runtime.steps.operations import ensure_words
 
+    ensure_words(words)
     job, vms = find_vms(arguments.vms, arguments.job)
     return run_step(job, vms, words, deed="use")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pcocc_runtime.documents.members import Members
 
-_JOB = r"[0-9]{1,10}(?:_[0-9]{1,10})?"
+_JOB = r"[0-9]{1,10}(?:[_+][0-9]{1,10})?"
 _VM = re.compile(
     rf"(?P<user>[^@:/\[\]]+@)?vm(?P<rank>0|[1-9][0-9]{{0,5}})(?:\.(?P<job>{_JOB}))?(?P<path>:.*)?",
     re.ASCII | re.DOTALL,

@@ -20,6 +20,7 @@ from pcocc_runtime.slurm.text import (
     field_of,
     find_controller,
     find_launch_seconds,
+    find_own_line,
     is_unknown,
     is_without_accounting,
     parse_configuration,
@@ -100,7 +101,7 @@ def cancel_job(job: int) -> None:
 def read_running(job: str) -> Running:
     """Return what Slurm knows of a job and its boot step; RequestError if there is no such job, or no running VM."""
     try:
-        shown = process.run(["scontrol", "--oneliner", "show", "job", job])
+        shown = find_own_line(job, process.run(["scontrol", "--oneliner", "show", "job", job]))
     except NodeError as error:
         if not is_unknown(error.message):
             raise

@@ -12,9 +12,9 @@ from pcocc_runtime.errors import NodeError, RequestError, one_line
 
 
 def ensure_job_number(text: str) -> None:
-    """Raise RequestError unless a text is the number of a job, or of a task of a job array as JOB_TASK."""
-    if not re.fullmatch(r"[0-9]{1,10}(_[0-9]{1,10})?", text):
-        hint = "squeue shows the numbers; a task of a job array is JOB_TASK"
+    """Raise RequestError unless a text is the number of a job, of an array's task (5_3), or of a job's part (5+1)."""
+    if not re.fullmatch(r"0*[1-9][0-9]{0,9}([_+][0-9]{1,10})?", text):
+        hint = "squeue shows the numbers; a task of a job array is JOB_TASK, a part of a heterogeneous job JOB+PART"
         raise RequestError(f"{text!r} is not the number of a job", hint)
 
 
@@ -210,11 +210,17 @@ def _not_running(job: str, state: str) -> RequestError:
     return RequestError(f"the VMs of job {job} are not running", "the first 'srun --pcocc-vm' in the job boots them")
 
 
+def find_own_line(job: str, shown: str) -> str:
+    """Return what scontrol shows of this job alone: an array, and one of its tasks, have the same number."""
+    lines = [one for one in shown.splitlines() if field_of(one, "JobId") == job.lstrip("0")]
+    return next((one for one in lines if field_of(one, "JobState") in _RUNS), shown)
+
+
 def parse_running(job: str, shown: str, steps: str) -> Running:
     """Parse `scontrol -o show job` and `show step` of one job."""
     owner = re.search(r"UserId=(\S+)\((\d+)\) GroupId=\S+\((\d+)\)", shown)
     if not owner or shown.strip().count("\n"):
-        raise RequestError(f"{job} is not a single job", "write a task of a job array as JOB_TASK")
+        raise RequestError(f"{job} is not a single job", "write a task of an array as JOB_TASK, a part as JOB+PART")
     boot = next((line for line in steps.splitlines() if field_of(line, "Name") == BOOT_STEP), None)
     state = field_of(shown, "JobState")
     if boot is None:
@@ -252,9 +258,7 @@ class Listed:
 def parse_listed(jobs: str, steps: str, mark: str) -> tuple[Listed, ...]:
     """Parse squeue's lines of jobs and steps; one without `mark` continues a name, and is left out."""
     boots: dict[str, tuple[int, str]] = {}
-    for label, tasks, nodes in re.findall(
-        rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps
-    ):
+    for label, tasks, nodes in re.findall(rf"(?m)^{mark}\|([^|.\n]+)\.\d+\|(\d+)\|([^|\n]*)\|{BOOT_STEP}$", steps):
         boots.setdefault(label, (int(tasks), one_line(nodes)))
     found = []
     for row in re.findall(rf"(?m)^{mark}\|(\d+)" + r"\|([^|\n]*)" * 4 + r"\|(.*)$", jobs):
@@ -369,14 +373,10 @@ def parse_usage(text: str) -> tuple[VmsUsage, ...]:
 def _parse(fields: dict[str, str]) -> VmsUsage:
     tasks = fields["NTasks"]
     return VmsUsage(
-        fields["JobID"].partition(".")[0],
-        int(tasks) if tasks.isdecimal() else 0,
-        parse_used_time(fields["Elapsed"]),
-        parse_used_time(fields["TotalCPU"]),
-        parse_used_time(fields["AveCPU"]),
+        fields["JobID"].partition(".")[0], int(tasks) if tasks.isdecimal() else 0,
+        *(parse_used_time(fields[name]) for name in ("Elapsed", "TotalCPU", "AveCPU")),
         _of_task(parse_used_time(fields["MinCPU"]), fields["MinCPUTask"]),
-        parse_used_memory(fields["AveRSS"]),
-        _of_task(parse_used_memory(fields["MaxRSS"]), fields["MaxRSSTask"]),
+        parse_used_memory(fields["AveRSS"]), _of_task(parse_used_memory(fields["MaxRSS"]), fields["MaxRSSTask"]),
         one_line(fields["State"]),
     )
 

@@ -69,6 +69,13 @@ OPERATIONS = {
 }
 
 
+def ensure_words(argv: Sequence[str]) -> None:
+    """Raise RequestError when the operation that `argv` begins with refuses its words, before a job is asked."""
+    module: Any = importlib.import_module(OPERATIONS[argv[0]].module)
+    os.environ.pop("SLURM_STEP_NUM_TASKS", None)  # of the step around us, if any: not of the one that we shall start
+    module.check_words(argv[1:])
+
+
 def run_operation(argv: Sequence[str]) -> int:
     """Run, as the task, the operation that `argv` begins with; return the task's exit status."""
     verb, vm = argv[0], os.environ.get(ENV_VM_NAME, "")

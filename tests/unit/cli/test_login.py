@@ -159,3 +159,25 @@ def test_what_cannot_be_is_said_with_the_status_of_ssh(
 ) -> None:
     assert cli.main(words.split()) == 255
     assert said in capsys.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("disk detach -t abc vm0 disk1", "'abc' is not a number of seconds"),
+        ("disk attach vm0 ,format=raw", "names no drive"),
+        ("power off -t 0 vm0", "'0' is not a number of seconds"),
+        ("power cycle -t 99999999 vm0", "'99999999' is not a number of seconds"),
+        ("qmp vm0 {}", "not a QMP command"),
+        ("agent vm0 ping [1]", "is not a mapping in JSON"),
+        ("log -n abc vm0", "'abc' is not a number of lines"),
+        ("nc vm0 http", "'http' is not a port"),
+    ],
+)
+def test_wrong_words_are_refused_before_a_job_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    monkeypatch.setattr("pcocc_runtime.system.process.run", lambda argv, **_more: pytest.fail(f"{argv} was run"))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")  # of the step around the command
+    assert cli.main([*line.split(), "-j", "7"]) == 1
+    assert message in capsys.readouterr().err

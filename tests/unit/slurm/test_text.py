@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from pcocc_runtime.errors import RequestError
+from pcocc_runtime.guest.login import parse_vm_name
 from pcocc_runtime.slurm.text import (
     JobEnd,
     Killed,
     Listed,
+    ensure_job_number,
     field_of,
     find_controller,
     find_launch_seconds,
+    find_own_line,
     is_loss,
     is_routine,
     is_step_end,
@@ -102,6 +105,34 @@ def test_an_array_and_a_heterogeneous_job_are_not_single_jobs(sample: Sample) ->
     for name in ("array-whole", "het-job"):
         with pytest.raises(RequestError, match="is not a single job"):
             parse_running("7", sample[name], sample["steps"])
+
+
+def test_a_number_means_the_job_itself_as_for_srun(sample: Sample) -> None:
+    """SLURM_JOB_ID of an array's last task, and of a heterogeneous job's first part, is that of them all."""
+    for name, job in (("array-whole", sample.array), ("array-whole", sample.task)):
+        line = find_own_line(f"0{job}", sample[name])
+        assert "\n" not in line and parse_running(str(job), line, sample["array-steps"]).job == job
+    for line in sample["het-job"].splitlines():
+        own = find_own_line(field_of(line, "JobId"), sample["het-job"])
+        assert own == line
+        with pytest.raises(RequestError, match="are not running"):
+            parse_running(field_of(line, "JobId"), own, "")
+    waits = sample["array-whole"].replace("JobState=RUNNING", "JobState=PENDING")
+    assert find_own_line(str(sample.array), waits) == waits
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [("5", True), ("5_3", True), ("5+1", True), ("005", True), ("0", False), ("00", False), ("0_1", False), ("5_", False),
+     ("5+", False), ("5_3+1", False), ("+1", False), ("5 1", False), ("5\n", False), ("٥", False), ("12345678901", False)],
+)  # fmt: skip
+def test_the_words_of_a_job(text: str, good: bool) -> None:
+    if good:
+        ensure_job_number(text)
+        assert parse_vm_name(f"vm0.{text}")
+        return
+    with pytest.raises(RequestError, match="is not the number of a job"):
+        ensure_job_number(text)
 
 
 def test_a_job_that_is_not_there_is_known_by_its_words(sample: Sample) -> None:
