@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,8 @@ from pcocc_runtime.system.checkpoint_place import ensure_replaceable
 from pcocc_runtime.system.copy import hash_file
 
 _HOLD_HELP = "have them stand still afterwards until a line comes on the input; they end when that does"
+_ERROR, _HINT = "pcocc: error: ", "hint: "  # begin the lines of an error
+_VM = "\0"  # stands for a VM's name
 _OURS = re.compile(r"[0-9]+(-[0-9]+(\.link)?)?")  # what follows the host's name in names of ours
 
 
@@ -211,7 +213,8 @@ class _Conversation:
         # a task that fails ends all tasks, and then their VMs go on
         argv = [word.replace("--kill-on-bad-exit=0", "--kill-on-bad-exit=1") for word in argv]
         self.names = {f"vm{rank}" for rank in range(vms)}
-        self.started = start_conversation(argv)
+        self.complaints: list[str] = []  # lines of the tasks
+        self.started = start_conversation(argv, self._take)
         self.process: subprocess.Popen[bytes] = self.started.process
 
     def say(self, line: str) -> None:
@@ -229,6 +232,8 @@ class _Conversation:
             line = self.process.stdout.readline()
             if not line:
                 self.started.wait()
+                if (problem := merge_complaints(self.complaints)) is not None:
+                    raise problem
                 if self.started.has_complained:
                     raise SystemExit(errors.EXIT_FAILURE)
                 message = f"{_name(waits)} could not be stored: the step that stores the VMs ended too early"
@@ -245,19 +250,52 @@ class _Conversation:
         assert self.process.stdin is not None
         self.process.stdin.close()
         if self.started.wait():
+            problem, self.complaints = merge_complaints(self.complaints), []
+            why = f": {problem.message}" if problem else ""
             message = "the checkpoint is complete and can be used, but some tasks that stored VMs failed afterwards"
-            raise errors.NodeError(message, "'pcocc ps -l' shows which VMs still run")
+            raise errors.NodeError(message + why, "'pcocc ps -l' shows which VMs still run")
+
+    def _take(self, line: str) -> bool:
+        """Keep a task's line; what is not a task's, such as Slurm's own errors, is for the user as it is."""
+        ours = line.startswith((_ERROR, _HINT))
+        self.complaints += [line] if ours else []
+        return ours
 
     def __enter__(self) -> _Conversation:
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 assert stream is not None
                 stream.close()
         with contextlib.suppress(KeyboardInterrupt):
             self.started.wait()
+        # an error that is on its way says more than the tasks, which were interrupted by it
+        if not isinstance(error, errors.PcoccError) and (problem := merge_complaints(self.complaints)):
+            terminal.say_error(problem)
+
+
+def merge_complaints(lines: Sequence[str]) -> errors.NodeError | None:
+    """Return one error for what several tasks have complained of, None for nothing; its hint is that of the first.
+
+    VMs with the same complaint are named together.
+    """
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if line.startswith(_ERROR):
+            text = line.removeprefix(_ERROR).strip()
+            vm = named[0] if (named := re.search(r"\bvm[0-9]+\b", text)) else ""
+            found.setdefault(re.sub(rf"\b{vm}\b", _VM, text) if vm else text, []).append(vm)
+    if not found:
+        return None
+    told = []
+    named_ones = {text: vms for text, vms in found.items() if any(vms)}  # the others were interrupted by these
+    for text, vms in (named_ones or found).items():
+        first, *others = sorted(set(vms), key=lambda vm: int(vm[2:] or -1))
+        told.append(text.replace(_VM, first) + (f" (and the same of {_name(set(others))})" if others else ""))
+    hint = next((line.removeprefix(_HINT).strip() for line in lines if line.startswith(_HINT)), None)
+    return errors.NodeError("; ".join(told), hint)
 
 
 def _name(vms: set[str]) -> str:

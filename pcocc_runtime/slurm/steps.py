@@ -313,13 +313,16 @@ def start_operation(argv: list[str], inside: bool = False, apart: bool = False) 
 _INTERRUPTED = re.compile(r"pcocc: @[a-z]+ of vm[0-9]+ was interrupted\n?")
 
 
-def start_conversation(argv: list[str]) -> StartedOperation:
-    """Start such an srun with pipes for what is said to its tasks and what they say; NodeError when there is none."""
+def start_conversation(argv: list[str], take: Callable[[str], bool]) -> StartedOperation:
+    """Start such an srun with pipes for what is said to its tasks and what they say; NodeError when there is none.
+
+    Lines of errors that `take` takes, which are those of its tasks, are not passed on.
+    """
 
     def is_told(line: str) -> bool:
         # when a task fails, Slurm ends the others: their ends say nothing more, and a step that ends otherwise
         # has the caller say so
-        return is_told_already(line) or is_routine(line) or bool(_INTERRUPTED.fullmatch(line))
+        return is_told_already(line) or is_routine(line) or bool(_INTERRUPTED.fullmatch(line)) or take(line)
 
     try:
         return StartedOperation(

@@ -374,7 +374,7 @@ def _parse(fields: dict[str, str]) -> VmsUsage:
     tasks = fields["NTasks"]
     return VmsUsage(
         fields["JobID"].partition(".")[0], int(tasks) if tasks.isdecimal() else 0,
-        *(parse_used_time(fields[name]) for name in ("Elapsed", "TotalCPU", "AveCPU")),
+        parse_used_time(fields["Elapsed"]), parse_used_time(fields["TotalCPU"]), parse_used_time(fields["AveCPU"]),
         _of_task(parse_used_time(fields["MinCPU"]), fields["MinCPUTask"]),
         parse_used_memory(fields["AveRSS"]), _of_task(parse_used_memory(fields["MaxRSS"]), fields["MaxRSSTask"]),
         one_line(fields["State"]),

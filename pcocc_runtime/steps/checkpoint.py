@@ -60,7 +60,9 @@ from pcocc_runtime.system.copy import copy_extents, hash_file
 from pcocc_runtime.system.saver_connection import SaverConnection
 
 _UNHARMED = "the VMs go on, and an older checkpoint is unchanged"
+_NO_KEEPER = "it runs on until its job ends, but cannot be stored or saved any more"
 _PAUSE_SECONDS = 60.0
+_GO_ON_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 _LONGEST_WORD = 64  # bytes of a line that tells us what to do
 _TELL_SECONDS = 1.0  # between two words about how far it is
@@ -81,7 +83,7 @@ def operate(job: int, vm: str, place: Path) -> int:
         disks = decode_disks(regular.read_start(directory / DISKS_FILE, MAX_DISKS), vm)
         argv = decode_command_line(regular.read_start(directory / COMMAND_FILE, MAX_COMMAND), vm)
         _ensure_storable(job, monitor, argv)
-        keeper = still.enter_context(_paused(directory, vm))
+        keeper = still.enter_context(_paused(monitor))
         # its end has the second layer merged, which a VM that stands still cannot do
         saver = layers.enter_context(SaverConnection(str(directory / SAVE_SOCKET), vm))
         _say(PAUSED, vm)
@@ -101,12 +103,21 @@ def operate(job: int, vm: str, place: Path) -> int:
         _say(SUMMED, vm)
         told = _await(KEEP_IT, END_IT, HOLD_IT)
         if told == HOLD_IT:
-            keeper.sendall(STAYS)
-            if _await(KEEP_IT, at_end=END_IT) == KEEP_IT:
-                keeper.sendall(GOES_ON)
-        elif told == END_IT:
+            told = _hold(keeper)
+        if told == END_IT:
             _end(monitor)
     return 0
+
+
+def _hold(keeper: socket.socket) -> str:
+    """Have the VM stand still until we are told more; return what its end leaves to us when its keeper is gone."""
+    with contextlib.suppress(OSError):
+        keeper.sendall(STAYS)
+    if _await(KEEP_IT, at_end=END_IT) == END_IT:
+        return END_IT if _is_gone(keeper) else KEEP_IT
+    with contextlib.suppress(OSError):
+        keeper.sendall(GOES_ON)
+    return KEEP_IT
 
 
 def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
@@ -138,26 +149,57 @@ def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _paused(directory: Path, vm: str) -> Iterator[socket.socket]:
+def _paused(monitor: Monitor) -> Iterator[socket.socket]:
     """Make the VM stand still during the block, and yield its keeper.
 
-    The keeper lets the VM go on afterwards, even if this process is killed.
+    The keeper lets the VM go on afterwards, even if this process is killed. If the keeper itself is killed
+    meanwhile, we do that.
     """
+    vm = monitor.vm
     with socket.socket(socket.AF_UNIX) as keeper:
         try:
             keeper.settimeout(_PAUSE_SECONDS)
-            keeper.connect(str(directory / PAUSE_SOCKET))
+            keeper.connect(f"{monitor.directory}/{PAUSE_SOCKET}")
             answer = keeper.recv(4096)
             state = decode_pause(answer).state if answer else None
         except TimeoutError:
             raise NodeError(f"the QEMU of {vm} does not answer") from None
         except (OSError, ValueError):
-            raise NodeError(f"{vm} has ended", "'pcocc ps -l' lists the VMs that run") from None
+            # what is said of a VM that has ended itself is known elsewhere (fate.py)
+            raise NodeError(f"the keeper of {vm} has ended, so {vm} cannot be stored", _NO_KEEPER) from None
         if not answer:
             raise RequestError(f"{vm} is being stored already", "wait until the other checkpoint has been made")
         if state is not None:
             raise RequestError(f"{vm} does not run: it is {state}", "a checkpoint can be made of VMs that run")
-        yield keeper
+        try:
+            yield keeper
+        finally:
+            if _is_gone(keeper):
+                _let_go_on(monitor)
+
+
+def _is_gone(keeper: socket.socket) -> bool:
+    """Tell whether the keeper, which says nothing more, has ended."""
+    keeper.settimeout(0)
+    try:
+        return keeper.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _let_go_on(monitor: Monitor) -> None:
+    """Have QEMU let its guest go on, as the keeper would; one that still stores memory needs more than one word."""
+    deadline = time.monotonic() + _GO_ON_SECONDS
+    with contextlib.suppress(QemuGone):
+        while time.monotonic() < deadline:
+            for command in ("migrate_cancel", "cont"):
+                with contextlib.suppress(NodeError):
+                    monitor.command(command)
+            if monitor.command("query-status").get("running"):
+                return
+            time.sleep(_LOOK_SECONDS)  # nothing announces when QEMU can
 
 
 def _is_silent(directory: Path) -> bool:

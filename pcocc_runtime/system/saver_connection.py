@@ -116,7 +116,8 @@ class SaverConnection:
             raise NodeError(f"the answer of {self.vm}'s keeper cannot be read: {error}") from None
 
     def _ended(self) -> NodeError:
-        return NodeError(f"{self.vm} has ended", "nothing was saved; what was saved before is unchanged")
+        # with the VM, mostly, of which its operation says more then (steps/fate.py)
+        return NodeError(f"the keeper of {self.vm} has ended", "nothing was saved; what was saved before is unchanged")
 
     def __enter__(self) -> SaverConnection:
         return self

@@ -10,6 +10,7 @@ import pytest
 
 from pcocc_runtime.cli import login
 from pcocc_runtime.cli import main as cli
+from pcocc_runtime.cli.checkpoint import merge_complaints
 from pcocc_runtime.documents.checkpoint import decode_checkpoint
 from pcocc_runtime.slurm import commands, steps
 from pcocc_runtime.slurm.text import Running
@@ -47,11 +48,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancelled: list[int])
     monkeypatch.setattr(login, "find_job", lambda typed: typed or "7")
 
     def run(*words: str, last: str = "") -> int:
-        def start(argv: list[str]) -> steps.StartedOperation:
+        def start(argv: list[str], take: Callable[[str], bool]) -> steps.StartedOperation:
             assert argv[-2] == "@checkpoint" and "--kill-on-bad-exit=1" in argv and "--pcocc-vm=vm[0-1]" in argv
             pipe = subprocess.PIPE
             return steps.StartedOperation(
-                subprocess.Popen(["sh", "-c", _TASKS, "sh", argv[-1], last], stdin=pipe, stdout=pipe, stderr=pipe)
+                subprocess.Popen(["sh", "-c", _TASKS, "sh", argv[-1], last], stdin=pipe, stdout=pipe, stderr=pipe), take
             )
 
         monkeypatch.setattr(steps, "start_conversation", start)
@@ -87,15 +88,32 @@ def test_with_stop_the_job_ends(store: Store, cancelled: list[int], capsys: pyte
 
 @pytest.mark.parametrize("last", ["paused", "stored", "summed"])
 def test_a_task_that_fails_leaves_the_older_one(store: Store, capsys: pytest.CaptureFixture[str], last: str) -> None:
-    with pytest.raises(SystemExit, match="1"):
-        store(last=last)
+    assert store(last=last) == 1
     assert os.listdir() == []
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "pcocc: error: vm1 has ended\n")
     assert store() == 0
     first = read_pid()
-    with pytest.raises(SystemExit, match="1"):
-        store(last=last)
+    assert store(last=last) == 1
     assert read_pid() == first
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", ""),
+        ("pcocc: error: vm0 has X\nhint: boot\n", "vm0 has X|boot"),
+        (
+            "pcocc: error: vm2 has X\nhint: 'detach vm2'\npcocc: error: vm10 has X\npcocc: error: vm0 has X\n",
+            "vm0 has X (and the same of vm2, vm10)|'detach vm2'",
+        ),
+        ("pcocc: error: vm1 has X\npcocc: error: vm0 has Y, as vm0 is\n", "vm1 has X; vm0 has Y, as vm0 is|None"),
+        ("pcocc: error: interrupted\npcocc: error: interrupted\nhint: on\n", "interrupted|on"),
+        ("pcocc: error: interrupted\npcocc: error: vm1 has X\n", "vm1 has X|None"),
+    ],
+)
+def test_a_cluster_has_one_sentence(said: str, told: str) -> None:
+    problem = merge_complaints(said.splitlines(keepends=True))
+    assert (f"{problem.message}|{problem.hint}" if problem else "") == told
 
 
 @pytest.mark.parametrize("name", ["replace_file", "rename"])

@@ -135,7 +135,7 @@ def test_a_job_that_cannot_be_asked_is_one_sentence(fake: Slurm, job: str, said:
         ({"steps": ""}, "the VMs of job 12 are not running"),
         ({"steps": STEP.format(name="other")}, "the VMs of job 12 are not running"),
         ({"steps": "StepId=12.0 Name=pcocc-vms\n"}, "scontrol does not say on which nodes"),
-        ({"job": JOB.format(user="a", uid=1, gid=1) * 2}, "12 is not a single job"),
+        ({"job": JOB.format(user="a", uid=1, gid=1).replace("=12", "=13") * 2}, "12 is not a single job"),
         (
             {"output": "", "complaint": "srun: error: n1 is on fire\nsrun: more\n", "status": "1"},
             "no node of job 12 answers: srun: error: n1",

@@ -50,7 +50,7 @@ def test_of_tasks_that_end_together_the_one_that_failed_is_heard(capfd: pytest.C
         "srun: error: n2: task 1: Exited with exit code 1",
     )  # fmt: skip
     for said, heard in ((lines, "".join(f"{line}\n" for line in lines[:2])), (lines[2:], "")):
-        started = start_conversation(["sh", "-c", "; ".join(f"echo '{line}' >&2" for line in said)])
+        started = start_conversation(["sh", "-c", "; ".join(f"echo '{line}' >&2" for line in said)], lambda _line: False)
         with started.process:
             assert started.wait(limit(20)) == 0
         assert (capfd.readouterr().err, started.has_complained) == (heard, bool(heard))

@@ -107,7 +107,7 @@ def test_a_vm_whose_launcher_is_not_known(vm: Path) -> None:
     [
         (encode_pause(Pause("io-error")), "vm0 does not run: it is io-error"),
         (b"", "vm0 is being stored already"),
-        (None, "vm0 has ended"),
+        (None, "the keeper of vm0 has ended, so vm0 cannot be stored"),
     ],
 )
 def test_a_vm_that_cannot_be_paused(vm: Path, answer: bytes | None, said: str) -> None:
@@ -127,3 +127,43 @@ def test_a_vm_that_cannot_be_paused(vm: Path, answer: bytes | None, said: str) -
         assert refusal(vm) == said
         if answer is not None:
             keeper.join()
+
+
+def test_a_vm_whose_keeper_is_killed_meanwhile_goes_on(vm: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(vm / PAUSE_SOCKET))
+        listener.listen(1)
+
+        def keep() -> None:
+            with listener.accept()[0] as task:
+                task.sendall(encode_pause(Pause(None)))
+
+        keeper = threading.Thread(target=keep, daemon=True)
+        keeper.start()
+        with Monitor(JOB, "vm0") as monitor:
+            with checkpoint._paused(monitor) as connection:
+                keeper.join()
+                assert not monitor.command("query-status")["running"]
+                assert checkpoint._is_gone(connection)
+            assert monitor.command("query-status")["running"]
+
+
+def test_a_vm_whose_keeper_lives_is_left_to_it(vm: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(vm / PAUSE_SOCKET))
+        listener.listen(1)
+        ended = threading.Event()
+
+        def keep() -> None:
+            with listener.accept()[0] as task:
+                task.sendall(encode_pause(Pause(None)))
+                ended.wait(limit(30))
+
+        keeper = threading.Thread(target=keep, daemon=True)
+        keeper.start()
+        with Monitor(JOB, "vm0") as monitor:
+            with checkpoint._paused(monitor):
+                pass
+            assert not monitor.command("query-status")["running"]
+        ended.set()
+        keeper.join()

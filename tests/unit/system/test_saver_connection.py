@@ -64,9 +64,9 @@ def test_a_refusal_and_a_merge_that_failed_are_told(serve: Serve) -> None:
         ([GO, b"{}\n"], "the answer of vm0's keeper cannot be read: a line that is not an answer"),
         ([GO, b"x" * (LONGEST_LINE + 1)], "the answer of vm0's keeper cannot be read: a line that is too long"),
         ([GO, GO], "the keeper of vm0 answered x by Go"),
-        ([GO], "vm0 has ended"),
+        ([GO], "the keeper of vm0 has ended"),
         ([b"nonsense\n"], "the answer of vm0's keeper cannot be read: a line that is not JSON"),
-        ([], "vm0 has ended"),
+        ([], "the keeper of vm0 has ended"),
     ],
 )
 def test_a_keeper_that_says_something_else_ends_the_save_with_a_sentence(serve: Serve, words: list[bytes], said: str) -> None:
