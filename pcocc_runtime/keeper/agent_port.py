@@ -1,10 +1,12 @@
-"""The port of a guest's agent, which the keeper alone is connected to: others reach it through the socket `agent`.
+"""The virtio port of the guest agent. Only the keeper is connected to it; clients use the keeper's socket
+`agent`.
 
-An agent whose client has hung up tries for ever to answer nobody, at 100 % of a CPU: Linux takes no data for a port
-that nobody is connected to, and qemu-ga asks again at once (tried, 7.2). So the keeper stays connected as long as the
-VM lives, and lets in one client at a time, as QEMU would. What comes while there is none is thrown away, not too fast:
-it is the guest's to send. A client that finds a late answer to another knows it by its number (guest-sync-delimited).
-Resident: imports little.
+The keeper stays connected as long as the VM lives, because of a guest agent that has an answer left when its
+client disconnects: Linux accepts no data for a port that nobody is connected to, and qemu-ga tries again at
+once, at 100 % of a CPU (seen with 7.2). One client is served at a time, as QEMU would do. What the guest
+sends while there is no client is thrown away, at a limited rate. A client recognizes an answer that was meant
+for an earlier one by the number that guest-sync-delimited returns. The keeper stays in memory as long as the
+VM: this module imports little.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import selectors
 import socket
 import time
 
-DRAIN_AGAIN = 0.5  # seconds until more is thrown away
-_PIECE = 1 << 16  # bytes, of which as many wait for one side that does not read
+DRAIN_AGAIN = 0.5  # seconds between two pieces that are thrown away
+_PIECE = 1 << 16  # bytes that are read at once: no more are kept for a side that does not read
 
 
 class AgentPort:
@@ -25,8 +27,8 @@ class AgentPort:
         self.path, self.port_path, self.selector = path, port, selector
         self.port: socket.socket | None = None
         self.client: socket.socket | None = None
-        self.waiting: dict[socket.socket, bytes] = {}  # what a side has not taken yet
-        self.again = 0.0  # when the port is read again, while nobody is connected
+        self.waiting: dict[socket.socket, bytes] = {}  # what could not be sent to a side yet
+        self.again = 0.0  # monotonic seconds when the port is read again; 0 unless something was thrown away
         self.listener = socket.socket(socket.AF_UNIX)
         try:
             self.listener.bind(path)
@@ -37,7 +39,7 @@ class AgentPort:
             self.listener.close()  # the job's directory is already being released
 
     def connect(self) -> None:
-        """Connect to the port, and let clients in; QEMU has it before it answers on its monitor."""
+        """Connect to the port, and accept clients; the port exists as soon as QEMU answers on its monitor."""
         if self.port is not None or self.listener.fileno() < 0:
             return
         port = socket.socket(socket.AF_UNIX)
@@ -90,7 +92,7 @@ class AgentPort:
 
     def _hear_client(self) -> None:
         if self.client is None:
-            return  # lost in the same turn
+            return  # the port was lost, and the client with it, earlier in the same turn of the selector
         self._flush(self.client)
         data = self._read(self.client, self.port)
         if data == b"":
@@ -99,7 +101,7 @@ class AgentPort:
             self._pass_on(self.port, data)
 
     def _read(self, side: socket.socket, other: socket.socket | None) -> bytes | None:
-        """Return what a side has sent, b"" when it has ended, None when there is nothing, or the other has to read."""
+        """Return what a side has sent: b"" if it has closed, None if the other has to read first or it is silent."""
         if other in self.waiting:
             return None
         try:
@@ -114,7 +116,7 @@ class AgentPort:
         self._flush(side)
 
     def _flush(self, side: socket.socket) -> None:
-        """Send a side what waits for it; one that is gone is found when it is read."""
+        """Send a side what waits for it; that a side has closed is noticed when it is read."""
         data = self.waiting.pop(side, b"")
         try:
             data = data[side.send(data) :] if data else b""
@@ -127,7 +129,7 @@ class AgentPort:
         self._watch()
 
     def _watch(self) -> None:
-        """Wait for what each side can do next: take what waits for it, and send if the other has taken all."""
+        """Register what to wait for: to write what a side lacks, and to read if the other has taken everything."""
         for side, other, handle in (
             (self.port, self.client, self._hear_port), (self.client, self.port, self._hear_client),
         ):  # fmt: skip

@@ -1,9 +1,10 @@
-"""Has a job's VMs stored without being told to: now and then, and before Slurm ends the job (--pcocc-checkpoint).
+"""Stores a job's VMs by itself (--pcocc-checkpoint): at regular intervals, and before Slurm ends the job.
 
-`pcocc checkpoint` does it, a process of the starter's. At the job's end the VMs stand still once they are stored, so
-that nothing that they do is lost, and persistent drives stay as the checkpoint knows them; if the job is given more
-time, they go on. A job that is to make way for another is told by Slurm's SIGTERM, which the keepers hear
-(keeper/power_off.py).
+The process that started the VMs runs this, and has `pcocc checkpoint` do the storing in a child. Before the
+job's end the VMs stay paused once they are stored: nothing that they would still do could be kept, and
+persistent drives remain as the checkpoint describes them. If the job is given more time, the VMs go on. A job
+that is preempted gets SIGTERM from Slurm, which the keepers receive (keeper/power_off.py); it reaches
+`AutoCheckpoint.ask`.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from pcocc_runtime.slurm.steps import operation_environment
 from pcocc_runtime.slurm.text import JobEnd
 from pcocc_runtime.system import installed
 
-_LOOK = 120.0  # seconds: a job may be given less time than it had
-_LOOK_HELD = 30.0  # or more
-_SPARE = 60.0  # seconds between a checkpoint and the job's end
-_MEBIBYTES = 1024.0  # that are stored in a second, where none has been stored yet
+_LOOK = 120.0  # seconds between two questions when the job ends: its time limit may be lowered
+_LOOK_HELD = 30.0  # seconds, while the VMs are paused: the limit may be raised
+_SPARE = 60.0  # seconds that are left between a checkpoint and the job's end
+_MEBIBYTES = 1024.0  # per second: the speed of storing that is assumed before the first checkpoint
 
 
 class AutoCheckpoint:
-    """Stores the VMs of one job.
+    """Stores the VMs of one job. `step` says what is being done:
 
-    waiting  until `due`, or `look`: then Slurm is asked when the job ends
-    storing  they are being stored, after which they go on
-    holding  they are being stored, after which they stand still
-    held     they stand still
-    over     they have ended, or are not to be stored any more
+    waiting  for `due`, the next regular checkpoint, or for `look`, when Slurm is asked when the job ends
+    storing  the VMs are being stored, and then go on
+    holding  the VMs are being stored for the last time, and then stay paused
+    held     the VMs are stored and paused
+    over     the VMs have ended, or are not to be stored any more
     """
 
     def __init__(self, job: int, plan: Checkpoints, memory: int, tell: Callable[[str], None]) -> None:
@@ -42,16 +43,16 @@ class AutoCheckpoint:
         self.step: Literal["waiting", "storing", "holding", "held", "over"] = "waiting"
         self.due = time.monotonic() + plan.every if plan.every else None
         self.look = time.monotonic() if plan.at_end else None
-        self.end: JobEnd | None = None  # as last seen
-        self.is_asked = False  # Slurm ends the VMs
-        self.took = 0.0  # seconds, for the last one
-        self.begun = 0.0
-        self.said = b""
-        self.why = ""  # the last one failed
+        self.end: JobEnd | None = None  # what Slurm last said about it
+        self.is_asked = False  # Slurm has told the VMs to end
+        self.took = 0.0  # seconds that the last checkpoint needed
+        self.begun = 0.0  # monotonic seconds
+        self.said = b""  # the end of what the child has printed
+        self.why = ""  # why the last checkpoint failed; "" if it did not
         self.child: subprocess.Popen[bytes] | None = None
 
     def patience(self) -> float | None:
-        """Return in how many seconds `tick` has something to do, None for never."""
+        """Return the seconds until `tick` has something to do; None for never."""
         if self.step in ("storing", "holding"):
             return 0.5
         waits = [one for one in (self.due if self.step == "waiting" else None, self.look) if one is not None]
@@ -68,7 +69,7 @@ class AutoCheckpoint:
             self._begin("storing")
 
     def ask(self) -> None:
-        """Store the VMs, which Slurm ends, if the job runs on: in one that has ended no step can begin."""
+        """Store the VMs, which Slurm has told to end; not if the job has ended, as no step can begin in it."""
         if self.is_asked or not self.plan.at_end:
             return
         self.is_asked = True
@@ -76,13 +77,13 @@ class AutoCheckpoint:
             self._store_last()
 
     def close(self) -> None:
-        """Forget it: the VMs have ended."""
+        """Store nothing any more, because the VMs have ended; a checkpoint that is being made is given up."""
         if self.child is not None and self.child.stdin is not None:
             self.child.stdin.close()
         self.step = "over"
 
     def _look(self) -> None:
-        """Ask Slurm when the job ends, and begin or undo what is to be done before that."""
+        """Ask Slurm when the job ends; begin the last checkpoint in time, or let paused VMs go on."""
         self.end = self._read_end()
         self.look = time.monotonic() + (_LOOK_HELD if self.step == "held" else _LOOK)
         if self.end is None or self.end.at is None:
@@ -105,10 +106,10 @@ class AutoCheckpoint:
         try:
             return read_job_end(self.job)
         except NodeError:
-            return None  # slurmctld is away: asked again
+            return None  # slurmctld does not answer: it is asked again later
 
     def _spare(self) -> float:
-        """Return how many seconds before the job's end the VMs are to be stored."""
+        """Return how many seconds before the job's end the last checkpoint has to begin."""
         return float(self.plan.before) or _SPARE + (2 * self.took if self.took else self.memory / _MEBIBYTES)
 
     def _begin(self, step: Literal["storing", "holding"]) -> None:
@@ -128,7 +129,7 @@ class AutoCheckpoint:
         os.set_blocking(self.child.stdout.fileno(), False)
 
     def _hear(self, child: subprocess.Popen[bytes]) -> None:
-        """Take what the command says, and its end."""
+        """Read what the child has printed, and notice that it has stored the VMs, or ended."""
         assert child.stdout is not None
         status = child.poll()
         while said := child.stdout.read():
@@ -137,7 +138,7 @@ class AutoCheckpoint:
             self.step, self.look = "held", time.monotonic() + _LOOK_HELD
             self.tell(f"pcocc: {self.said.decode(errors='replace').strip()} until the job ends")
             if self.is_asked and not (self.end and self.end.preempted):
-                self.close()  # they were told to end, and the job goes on without them
+                self.close()  # only the VMs were told to end; the job goes on without them
         if status is not None:
             self._note_end(child, status)
 
@@ -153,14 +154,14 @@ class AutoCheckpoint:
             self._wait()
 
     def _fail(self, why: str) -> None:
-        """Tell why, once for as long as it stays the same."""
+        """Tell the user why a checkpoint failed, once for as long as the reason stays the same."""
         if why != self.why:
             self.tell(f"pcocc: the VMs of job {self.job} could not be stored in {self.plan.directory}\n{why}")
         self.why = why
         self._wait()
 
     def _wait(self) -> None:
-        """Wait for the next one; those who failed at the job's end have no second chance."""
+        """Wait for the next regular checkpoint; the last one, before the job's end, is not tried a second time."""
         if self.step == "over":
             return
         was, self.step = self.step, "waiting"
@@ -177,5 +178,5 @@ class AutoCheckpoint:
             self.child.stdin.write(b"go on\n")
             self.child.stdin.flush()
         except BrokenPipeError:
-            return  # it has ended, and the VMs with it
+            return  # the child has ended, and the VMs with it
         self.tell(f"pcocc: job {self.job} has been given more time, and its VMs go on")
