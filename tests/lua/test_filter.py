@@ -60,6 +60,7 @@ assert(written.num_tasks == 3)
     run(interpreter, tmp_path / "sample.lua")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
 def test_what_a_submitter_sends_never_makes_much_work(interpreter: str, filter_dir: Path, policy_file: Path) -> None:
     print(run(interpreter, ROOT / "tests/lua/bounds.lua", filter_dir, policy_file))

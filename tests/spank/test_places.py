@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.spank.building import run
 
 LOOK = """
@@ -28,6 +30,7 @@ def test_the_runtime_finds_its_own_files(installed: Path) -> None:
     assert probe.is_relative_to(installed) and probe.read_bytes()[510:512] == b"\x55\xaa"  # a boot sector
 
 
+@pytest.mark.thorough
 def test_the_directories_of_a_distribution_are_options(tmp_path: Path) -> None:
     run("meson", "setup", str(tmp_path), "--prefix=/usr", "--libexecdir=lib", "--libdir=lib64", "--bindir=/usr/sbin")
     places = json.loads(run("meson", "introspect", "--installed", str(tmp_path)))
@@ -45,6 +48,7 @@ def test_the_directories_of_a_distribution_are_options(tmp_path: Path) -> None:
     assert not [name for name, text in written.items() if "/opt/pcocc" in text]
 
 
+@pytest.mark.thorough
 def test_where_slurm_and_the_distribution_have_theirs_is_an_option(tmp_path: Path) -> None:
     libraries = ("/usr/lib/python3/dist-packages", "/srv/more")
     run(

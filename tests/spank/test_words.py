@@ -123,6 +123,7 @@ def test_srun_reads_the_same(build: Path, line: str, typed: dict[str, str]) -> N
     assert found == {key: value for key, value in typed.items() if key in ("template", "vm", "no_vm")}
 
 
+@pytest.mark.thorough
 def test_a_long_command_line_is_read_to_its_end(build: Path) -> None:
     command = ["--pcocc-template=a:5", "sh", "-c", "y" * 100_000, "--jobid=7"]
     for count in (1, 2, 20):

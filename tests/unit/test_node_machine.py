@@ -16,6 +16,7 @@ from tests.releaselib.suites import RootError
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.thorough
 def test_its_tests_run_only_where_they_are_named() -> None:
     """All others run without the machine: `make test` names their directories' parent."""
     listed = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]

@@ -36,6 +36,7 @@ def pack(tree: object) -> str:
     return base64.b64encode(zlib.compress(json.dumps(tree).encode())).decode()
 
 
+@pytest.mark.thorough
 @given(clusters)
 def test_what_is_encoded_is_decoded(cluster: Cluster) -> None:
     text = encode_cluster(cluster)

@@ -151,6 +151,7 @@ others = st.sampled_from(["yes", "Null", "john.doe", "_1", "a..", "on"]) | st.fr
 )
 
 
+@pytest.mark.thorough
 @given(accounts, accounts, tags, others)
 def test_whatever_a_name_is_the_guest_reads_that_name(name: str, home: str, tag: str, other: str) -> None:
     login = seed.JobUser(name, 2001, 2002, f"/home/{home}", name)

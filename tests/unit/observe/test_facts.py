@@ -35,6 +35,7 @@ ANSWERS = [
 ]
 
 
+@pytest.mark.thorough
 @given(st.lists(st.sampled_from(ANSWERS), max_size=4), st.randoms())
 def test_what_tasks_send_arrives_however_their_lines_are_mixed(sent: list[NodeAnswer | Failure], chance: Any) -> None:
     queues = [list(encode_node_answer(task, one)) for task, one in enumerate(sent)]

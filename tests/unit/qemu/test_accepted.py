@@ -81,6 +81,7 @@ def start(directory: Path, abilities: Abilities, **changes: Any) -> tuple[VmPlan
     return plan, {str(one["id"]): one["return"] for one in said if "id" in one}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changes",
     [

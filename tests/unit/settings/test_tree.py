@@ -18,6 +18,7 @@ trees = st.dictionaries(
 )  # fmt: skip
 
 
+@pytest.mark.thorough
 @given(trees)
 def test_values_are_what_yaml_says(tree: dict[str, object]) -> None:
     assert parse_yaml(yaml.safe_dump(tree), "f").plain() == yaml.safe_load(yaml.safe_dump(tree))
@@ -134,6 +135,7 @@ def meant(tree: object) -> dict[str, object]:
     return found | own
 
 
+@pytest.mark.thorough
 @given(merges)
 def test_merge_keys_mean_what_yaml_says(tree: object) -> None:
     """PyYAML itself gives `{<<: {<<: {a: 1}, a: 2}}` the wrong one of them."""

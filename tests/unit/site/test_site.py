@@ -172,6 +172,7 @@ keys = st.text(max_size=5) | st.sampled_from(
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12)
 
 
+@pytest.mark.thorough
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(st.sampled_from(["pcocc", "networks", "resources", "templates", "policy", "repos"]), trees)
 def test_any_content_of_any_file_is_taken_or_told_with_its_place(tmp_path: Path, name: str, tree: object) -> None:
@@ -180,6 +181,7 @@ def test_any_content_of_any_file_is_taken_or_told_with_its_place(tmp_path: Path,
         assert problem.file.startswith(f"{directory}/") and problem.line and problem.message, problem
 
 
+@pytest.mark.thorough
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(st.sampled_from(["pcocc", "networks", "resources", "templates", "policy", "repos"]), st.binary(max_size=60))
 def test_any_bytes_are_taken_or_told(tmp_path: Path, name: str, data: bytes) -> None:

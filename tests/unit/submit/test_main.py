@@ -282,6 +282,7 @@ trees = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(st.dictionaries(st.sampled_from([*SETTINGS]), trees, max_size=4))
 def test_any_template_is_taken_or_refused_in_a_sentence(ask: Ask, tmp_path: Path, values: dict[str, object]) -> None:
@@ -292,6 +293,7 @@ def test_any_template_is_taken_or_refused_in_a_sentence(ask: Ask, tmp_path: Path
         refused((code, text))
 
 
+@pytest.mark.thorough
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(st.sampled_from(["images", "mounts", "user_data", "vm", "template"]), typed)
 def test_any_text_of_an_option_is_taken_or_refused_in_a_sentence(ask: Ask, option: str, text: str) -> None:

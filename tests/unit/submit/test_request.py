@@ -25,6 +25,7 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 parts = st.lists(st.builds(RequestPart, names, st.integers(1, 10**15)), min_size=1, max_size=5).map(tuple)
 
 
+@pytest.mark.thorough
 @given(parts)
 def test_the_canonical_text_parses_to_the_same(wanted: tuple[RequestPart, ...]) -> None:
     assert parse_request_parts(render_request_parts(wanted)) == wanted

@@ -198,6 +198,7 @@ keys = st.sampled_from(["path", "type", "/x", "mmp"]) | st.text(max_size=5)
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
 
 
+@pytest.mark.thorough
 @given(trees, st.sampled_from([*SETTINGS, "x"]))
 def test_any_value_of_any_setting_is_taken_or_told_with_its_place(value: object, key: str) -> None:
     found, problems = parse(yaml.safe_dump({"a": {key: value}}))

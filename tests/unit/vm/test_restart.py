@@ -85,6 +85,7 @@ def test_what_was_stored_is_taken(checkpoint: Path, tmp_path: Path) -> None:
     assert (cluster.vm_count, cluster.restart) == (1, str(checkpoint.parent))
 
 
+@pytest.mark.thorough
 def test_a_thousand_flipped_bytes_are_found_before_a_vm_runs(checkpoint: Path, tmp_path: Path) -> None:
     noise, files = random.Random(1), sorted(checkpoint.iterdir())
     for number in range(1000):
