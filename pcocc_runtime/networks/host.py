@@ -27,7 +27,7 @@ def read_host(step: BootStep, plans: tuple[NetworkPlan, ...]) -> HostFacts:
         closed=tuple(_find_closed()),
         peers=peers,
         source=_find_own(step.here.name) if peers else None,
-        rules=process.run(["ip", "-json", "rule", "show"], hint="install the package iproute2"),
+        rules=process.run(["ip", "-json", "rule", "show"]),
         machine=os.uname().machine,
         bridges=_read_bridges(step, plans),
     )
@@ -53,7 +53,7 @@ def _read_bridges(step: BootStep, plans: tuple[NetworkPlan, ...]) -> dict[str, h
     if not used:
         return {}
     shown = process.run(
-        ["ip", "-json", "-details", "link", "show", "type", "bridge"], hint="install the package iproute2"
+        ["ip", "-json", "-details", "link", "show", "type", "bridge"]
     )
     bridges = host_bridges.parse_bridges(shown)
     host_bridges.ensure_fit(used, bridges, step.here.name)

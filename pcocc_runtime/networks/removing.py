@@ -16,8 +16,6 @@ from pcocc_runtime.errors import NodeError
 from pcocc_runtime.networks.nft_text import render_removal
 from pcocc_runtime.system import process
 
-IPROUTE = "install the package iproute2"
-NFT = "install the package nftables"
 _DOOMED = 0x70636F63  # the group of devices that are deleted at once
 
 
@@ -66,7 +64,7 @@ def _remove_links(netns: str) -> None:
 
 
 def _list_links(netns: str) -> list[str]:
-    links = json.loads(process.run(["ip", "-json", "-netns", netns, "link", "show"], hint=IPROUTE))
+    links = json.loads(process.run(["ip", "-json", "-netns", netns, "link", "show"]))
     return [link["ifname"] for link in links if link["ifname"] != "lo"]
 
 
@@ -75,7 +73,7 @@ def _remove_outside(job: int) -> None:
     name = naming.uplink_name(job)
     if _has_device(name):  # else it went with its other end, in the namespace
         _run_ip(["link", "delete", name], lambda: _has_device(name))
-    process.run(["nft", "-f", "-"], text=render_removal("inet", naming.host_table(job)), hint=NFT)
+    process.run(["nft", "-f", "-"], text=render_removal("inet", naming.host_table(job)))
 
 
 def _has_device(name: str) -> bool:
@@ -96,7 +94,7 @@ def remove_netns(job: int) -> None:
 def _run_ip(words: list[str], is_there: Callable[[], bool], text: str | None = None) -> None:
     """Delete something by ip(8), which may fail where what a killed helper had started has just deleted it."""
     try:
-        process.run(["ip", *words], text=text, hint=IPROUTE)
+        process.run(["ip", *words], text=text)
     except NodeError:
         if is_there():
             raise

@@ -10,7 +10,7 @@ from itertools import groupby
 from pcocc_runtime import naming
 from pcocc_runtime.documents.work import Act
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.removing import IPROUTE, NFT, remove_networks
+from pcocc_runtime.networks.removing import remove_networks
 from pcocc_runtime.node.doing import doing
 from pcocc_runtime.node.reclaim import TABLES
 from pcocc_runtime.system import confined, files, namespaces, process, sysctl
@@ -35,7 +35,7 @@ def make_networks(job: int, acts: Sequence[Act]) -> None:
 
 def _carry_out(job: int, act: Act) -> None:
     if act.kind == "nft":
-        process.run(["nft", "-f", "-"], text=act.text, hint=NFT)
+        process.run(["nft", "-f", "-"], text=act.text)
         if not act.inside:
             files.replace_file(naming.STATE_DIR / f"{job}{TABLES}", act.text.encode())
     elif act.kind == "sysctl":
@@ -63,7 +63,7 @@ def _carry_out(job: int, act: Act) -> None:
 def run_batch(act: Act) -> None:
     """Run ip, bridge or tc; an address in use is a tunnel's UDP port, which any user can hold."""
     try:
-        process.run([act.kind, "-batch", "-"], text=act.text, hint=IPROUTE)
+        process.run([act.kind, "-batch", "-"], text=act.text)
     except NodeError as error:
         if act.name and act.name in error.message:
             return

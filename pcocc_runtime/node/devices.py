@@ -10,7 +10,6 @@ from pathlib import Path
 from pcocc_runtime import naming
 from pcocc_runtime.documents.devices import decode_devices
 from pcocc_runtime.errors import NodeError
-from pcocc_runtime.networks.removing import IPROUTE
 from pcocc_runtime.node import records
 from pcocc_runtime.system import files, process
 
@@ -50,4 +49,4 @@ def take_back(job: int) -> None:
         os.chown(path, 0, 0)
     if kept.ip:
         with contextlib.suppress(*(() if there == kept.devices else (NodeError,))):
-            process.run(["ip", "-force", "-batch", "-"], text=kept.ip, hint=IPROUTE)
+            process.run(["ip", "-force", "-batch", "-"], text=kept.ip)

@@ -8,7 +8,6 @@ from pathlib import Path, PurePath
 
 from pcocc_runtime import naming
 from pcocc_runtime.errors import PcoccError
-from pcocc_runtime.networks.removing import NFT
 from pcocc_runtime.node import records
 from pcocc_runtime.system import locks, process
 
@@ -66,11 +65,11 @@ def set_strays_aside(folder: PurePath) -> None:
 def _restore_tables() -> None:
     """Make nft tables of jobs again that somebody deleted, as by `nft flush ruleset`: VMs need them to reach out."""
     jobs = records.jobs_with(TABLES)
-    there = process.run(["nft", "list", "tables"], hint=NFT).split() if jobs else ()
+    there = process.run(["nft", "list", "tables"]).split() if jobs else ()
     for job in jobs:
         text = naming.STATE_DIR / f"{job}{TABLES}"
         if naming.host_table(job) not in there and records.read_record(job):
             with locks.locked_if_free(records.lock_of(job)) as free:
                 if free and os.path.exists(text):  # else it is being released, or set up
-                    process.run(["nft", "-f", str(text)], hint=NFT)
+                    process.run(["nft", "-f", str(text)])
                     records.note(f"nft tables of job {job} were missing, and are there again; who runs 'nft flush'?")

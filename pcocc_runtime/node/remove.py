@@ -10,7 +10,6 @@ from pcocc_runtime import naming
 from pcocc_runtime.errors import PcoccError
 from pcocc_runtime.networks.nft_guard import TUNNEL_TABLE, list_narrow, render_rules_removal
 from pcocc_runtime.networks.nft_text import render_removal
-from pcocc_runtime.networks.removing import IPROUTE, NFT
 from pcocc_runtime.node import reclaim, records
 from pcocc_runtime.node.main import finish_removal
 from pcocc_runtime.system import locks, process, sysctl
@@ -52,11 +51,11 @@ def _end_job(job: int) -> set[PurePath]:
 
 def _remove_guard() -> None:
     """Delete our rules and table, after the interfaces that forward for pcocc alone have stopped forwarding."""
-    shown = process.run(["ip", "-json", "rule", "show"], hint=IPROUTE)
+    shown = process.run(["ip", "-json", "rule", "show"])
     for name in list_narrow(shown):
         sysctl.write(f"ipv4/conf/{name}/forwarding", "0")
-    process.run(["ip", "-batch", "-"], text=render_rules_removal(shown), hint=IPROUTE)
-    process.run(["nft", "-f", "-"], text=render_removal("inet", TUNNEL_TABLE), hint=NFT)
+    process.run(["ip", "-batch", "-"], text=render_rules_removal(shown))
+    process.run(["nft", "-f", "-"], text=render_removal("inet", TUNNEL_TABLE))
 
 
 def _forget_all(folders: set[PurePath]) -> None:

@@ -7,7 +7,6 @@ from pathlib import PurePath
 from pcocc_runtime import naming
 from pcocc_runtime.documents.work import Act
 from pcocc_runtime.networks.nft_guard import plan_rules, render_guard
-from pcocc_runtime.networks.removing import IPROUTE, NFT
 from pcocc_runtime.node import accelerator, apply, planner, records
 from pcocc_runtime.node.main import CONFIG_DIR, finish_removal
 from pcocc_runtime.node.reclaim import reclaim, set_strays_aside
@@ -20,8 +19,8 @@ _PROBE_SECONDS = 60.0  # for a verdict on the accelerator: nobody waits for it
 
 def start() -> int:
     """Guard the tunnels first, even if the rest fails; then remove what belongs to no job any more."""
-    process.run(["nft", "-f", "-"], text=render_guard(), hint=NFT)
-    shown = process.run(["ip", "-json", "rule", "show"], hint=IPROUTE)
+    process.run(["nft", "-f", "-"], text=render_guard())
+    shown = process.run(["ip", "-json", "rule", "show"])
     for line, done in plan_rules(shown, None if sysctl.read("ipv4/ip_forward") == "1" else ()):
         apply.run_batch(Act("ip", False, line, done))
     records.ensure_state_directory()

@@ -140,7 +140,7 @@ def read_boot_images(job: int, ranks: Iterable[int]) -> dict[int, str]:
 
 def read_links() -> dict[str, NetDevice]:
     """Return the devices of the namespace this process is in, by name."""
-    text = process.run(["ip", "-json", "-statistics", "link", "show"], hint="install the package iproute2")
+    text = process.run(["ip", "-json", "-statistics", "link", "show"])
     return parse_links(text)
 
 

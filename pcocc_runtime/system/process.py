@@ -15,6 +15,7 @@ from pcocc_runtime.documents.job_record import ProcessId
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system.cgroups import parse_step_group
 
+_PACKAGES = {"bridge": "iproute2", "ip": "iproute2", "nft": "nftables", "tc": "iproute2"}
 GONE_SECONDS = 5.0  # killed processes may be in the middle of a write to a slow disk
 
 
@@ -31,7 +32,8 @@ def run(
     except OSError as error:
         raise explain_start(argv, error, hint) from None
     except subprocess.TimeoutExpired:
-        raise NodeError(f"{argv[0]} did not end within {timeout:g} s on {os.uname().nodename}", hint=hint) from None
+        hint = hint or "ask the admins to look at that node's load, and into its kernel's log"
+        raise NodeError(f"{argv[0]} did not end within {timeout:g} s on {os.uname().nodename}", hint) from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
         raise NodeError(f"{argv[0]} failed on {os.uname().nodename}: {said}", hint=hint)
@@ -41,6 +43,7 @@ def run(
 def explain_start(argv: Sequence[str], error: OSError, hint: str | None) -> NodeError:
     """Return the error for a program that cannot be started."""
     where = os.uname().nodename
+    hint = hint or (f"install the package {_PACKAGES[argv[0]]}" if argv[0] in _PACKAGES else None)
     if isinstance(error, FileNotFoundError):
         return NodeError(f"the program {argv[0]} is not installed on {where}", hint=hint)
     helps = isinstance(error, PermissionError)

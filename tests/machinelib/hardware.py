@@ -21,7 +21,9 @@ def render_argv(threads: int = 1) -> list[str]:
     Its cores have so many threads each; it has CPUS of these in all.
     """
     # emulated SVM needs `max`; a kernel that is no boot image starts by PVH
-    cpu = ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-M", "q35,kernel-irqchip=split"]
+    # AMD's CPUs show threads by topoext, which QEMU describes right but does not count among what it emulates
+    model = "max" if threads == 1 else "max,topoext=on,x-force-features=on"
+    cpu = ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", model, "-M", "q35,kernel-irqchip=split"]
     boot = ["-kernel", f"{FILES}/disk/vmlinux", "-initrd", f"{FILES}/disk/initrd", "-append", _KERNEL]
     doors = ["-chardev", f"file,id=console,path={FILES}/running/console,append=on", "-serial", "chardev:console"]
     doors += ["-chardev", f"socket,id=qmp,path={SOCKETS}/qmp,server=on,wait=off", "-mon", "chardev=qmp,mode=control"]

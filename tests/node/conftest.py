@@ -12,8 +12,10 @@ import pytest
 from tests.machinelib.machine import find_pid
 from tests.machinelib.place import Place
 from tests.node.node import Job, Node, SharedVms
+from tests.waiting import wait_for
 
 _LOGS = "journalctl --boot --no-pager --lines=60; tail -n 40 /var/log/slurm/slurmd.log /var/log/slurm/slurmctld.log"
+_FAILED = pytest.StashKey[bool]()
 _CONSOLES = "tail -n 10 /run/pcocc/*/vm*/console.log 2>/dev/null"
 
 
@@ -59,6 +61,18 @@ def note_history(node: Node) -> None:
     node.history.clear()
 
 
+@pytest.fixture(autouse=True)
+def no_job_stays(request: pytest.FixtureRequest, node: Node, shared: SharedVms) -> Iterator[None]:
+    """The jobs of a failed test end with it: the next test would wait for their CPUs."""
+    yield
+    if request.node.stash.get(_FAILED, False):
+        kept = shared.job.number if shared.job else None
+        for job in node.out("squeue --noheader --format=%A").split():
+            if int(job) != kept:
+                node.run(["scancel", job])
+                wait_for(lambda job=job: node.is_over(int(job)), f"the end of job {job}", 120, 1)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Show the commands of a failed test, and the ends of the machine's logs."""
@@ -66,6 +80,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     node = getattr(item, "funcargs", {}).get("node")
     if not report.failed or node is None:
         return
+    item.stash[_FAILED] = True
     report.sections.append(("commands", "\n".join(node.history[-30:])))
     report.sections.append(("logs", node.run(_LOGS).stdout))
     report.sections.append(("consoles", node.run(_CONSOLES).stdout))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tests.node.node import Node, restart_slurm
 
 MAKER, UNIT = "/srv/make-functions", "/etc/systemd/system/functions.service"
-# NVMe: each function gets two queues and interrupts of those that are not the controller's own (nvme-virt-mgmt(1))
+# NVMe: each function gets two queues and an interrupt of those that are not the controller's own (nvme-virt-mgmt(1))
 _MAKE = """#!/bin/sh -e
 for place in /sys/bus/pci/drivers/igb/*:* /sys/bus/pci/drivers/nvme/*:*; do
   [ -e "$place/sriov_numvfs" ] && [ "$(cat "$place/sriov_numvfs")" = 0 ] || continue
@@ -19,7 +19,8 @@ for place in /sys/bus/pci/drivers/igb/*:* /sys/bus/pci/drivers/nvme/*:*; do
   echo 2 >"$place/sriov_numvfs"
   [ -e "$place/nvme" ] || continue
   for number in 1 2; do
-    for kind in 0 1; do nvme virt-mgmt /dev/nvme0 --cntlid=$number --rt=$kind --nr=2 --act=8; done
+    nvme virt-mgmt /dev/nvme0 --cntlid=$number --rt=0 --nr=2 --act=8
+    nvme virt-mgmt /dev/nvme0 --cntlid=$number --rt=1 --nr=1 --act=8
     nvme virt-mgmt /dev/nvme0 --cntlid=$number --act=9
   done
 done

@@ -68,9 +68,12 @@ class Node:
         return {re.search(r"guest=job\d+-(vm\d+)", words)[1]: pid for pid, words in found.items()}  # type: ignore[index]
 
     def is_over(self, job: int) -> bool:
-        """Tell whether a job has ended; a squeue that does not reach slurmctld does not tell."""
+        """Tell whether a job has ended: after some minutes slurmctld does not know it any more.
+
+        A squeue that does not reach slurmctld does not tell.
+        """
         done = self.run(["squeue", "--noheader", f"--jobs={job}"])
-        return done.returncode == 0 and not done.stdout.strip()
+        return not done.stdout.strip() if done.returncode == 0 else "Invalid job id" in done.stderr
 
     def node_state(self) -> str:
         """Return the state of the node as Slurm names it."""

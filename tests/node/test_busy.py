@@ -1,5 +1,6 @@
 """A node that is busy when VMs start: root's helper ends in time, and running out of time is not taken for a verdict on KVM."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -80,6 +81,7 @@ def stuck_nft(node: Node, spinning: None) -> Iterator[None]:
 
 def test_a_helper_that_gets_nowhere_is_ended_and_says_what_took_so_long(node: Node, stuck_nft: None) -> None:
     done = node.run(["srun", "--pcocc-template=tiny", "true"], "alice", timeout=600)
-    assert done.returncode != 0 and "took longer than it may, running nft" in done.stderr, done.stderr
+    said = "took longer than it may, running nft|nft did not end within 30 s on node"  # the helper's limit, or nft's own
+    assert done.returncode != 0 and re.search(said, done.stderr) and "install" not in done.stderr, done.stderr
     node.out(f"rm {STUCK}; systemctl restart slurmd")  # which takes back what was begun
     node.wait_idle()

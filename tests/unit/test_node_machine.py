@@ -43,7 +43,7 @@ def test_each_numa_node_has_a_socket_and_half_of_the_memory() -> None:
     assert not [word for word in words if word.startswith("nvme,")], "a machine with it could not be saved"
     threaded = hardware.render_argv(threads=2)
     assert [(one, other) for one, other in zip(words, threaded, strict=True) if one != other] == [
-        ("4,sockets=2,cores=2,threads=1", "4,sockets=2,cores=1,threads=2")
+        ("max", "max,topoext=on,x-force-features=on"), ("4,sockets=2,cores=2,threads=1", "4,sockets=2,cores=1,threads=2")
     ]
 
 

@@ -21,7 +21,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     (tmp_path / ".state").mkdir()
     monkeypatch.setattr(naming, "STATE_DIR", PurePath(tmp_path / ".state"))
     monkeypatch.setattr(os, "chown", lambda path, uid, gid: found.append((path, uid, gid)))
-    monkeypatch.setattr(process, "run", lambda argv, text, hint: found.append((*argv, text)))
+    monkeypatch.setattr(process, "run", lambda argv, text: found.append((*argv, text)))
     return found
 
 
@@ -48,7 +48,7 @@ def test_a_job_whose_functions_are_gone_is_released(
 ) -> None:
     """Its node's admin has removed them, and ip(8) fails for each of them, today and at each later try."""
 
-    def fail(argv: list[str], text: str, hint: str) -> None:
+    def fail(argv: list[str], text: str) -> None:
         told.append((*argv, text))
         raise NodeError("ip failed: RTNETLINK answers: Invalid argument")
 
