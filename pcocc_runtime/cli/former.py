@@ -5,6 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from pcocc_runtime.documents.wire_steps import (
+    OPTION_IMAGE, OPTION_MOUNT, OPTION_RESTART, OPTION_TEMPLATE, OPTION_USER_DATA, OPTION_VM,
+)  # fmt: skip
+
 _CONTAINERS = "pcocc runs VMs only: run containers in a VM, or with Apptainer on the nodes"
 _IN_VMS = "in the job: srun --pcocc-vm=vm0 COMMAND; from elsewhere: pcocc ssh vm0 COMMAND"
 FORMER = {
@@ -31,8 +35,8 @@ _OPTIONS = {
 }
 # options of `alloc` and `batch` with a value, and those of Slurm's commands that they are now
 _FOR_SLURM = {
-    "-r": "--pcocc-restart", "--restart-ckpt": "--pcocc-restart", "--user-data": "--pcocc-user-data",
-    "--mount": "--pcocc-mount", "--image": "--pcocc-image",
+    "-r": OPTION_RESTART, "--restart-ckpt": OPTION_RESTART, "--user-data": OPTION_USER_DATA, "--mount": OPTION_MOUNT,
+    "--image": OPTION_IMAGE,
 }  # fmt: skip
 _SCRIPTS = ("-b", "--batch-script", "-E", "--host-script", "--alloc-script")
 
@@ -55,15 +59,15 @@ def _for_slurm(command: str, words: Sequence[str]) -> str | None:
     """Return a whole line of `alloc` or `batch` as one of Slurm's commands, whose last word are the VMs."""
     if command not in ("alloc", "batch") or not words or words[-1].startswith("-"):
         return None
-    argv = ["salloc" if command == "alloc" else "sbatch", f"--pcocc-template={words[-1]}"]
+    argv = ["salloc" if command == "alloc" else "sbatch", f"--{OPTION_TEMPLATE}={words[-1]}"]
     script, rest = list[str](), list(words[:-1])
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         if name in _FOR_SLURM or name in _SCRIPTS:
             value = value if equals else rest.pop(0) if rest else ""
-            in_vm = ["--pcocc-vm"] if name in _SCRIPTS[:2] else []
+            in_vm = [f"--{OPTION_VM}"] if name in _SCRIPTS[:2] else []
             script = [value] if name in _SCRIPTS else script
-            argv += in_vm if name in _SCRIPTS else [f"{_FOR_SLURM[name]}={value}"]
+            argv += in_vm if name in _SCRIPTS else [f"--{_FOR_SLURM[name]}={value}"]
         else:
             argv.append(name + equals + value)
     return shlex.join([*argv, *script, *([] if script or command == "alloc" else ["SCRIPT"])])
