@@ -6,7 +6,12 @@ import shlex
 from collections.abc import Sequence
 
 from pcocc_runtime.documents.wire_steps import (
-    OPTION_IMAGE, OPTION_MOUNT, OPTION_RESTART, OPTION_TEMPLATE, OPTION_USER_DATA, OPTION_VM,
+    OPTION_IMAGE,
+    OPTION_MOUNT,
+    OPTION_RESTART,
+    OPTION_TEMPLATE,
+    OPTION_USER_DATA,
+    OPTION_VM,
 )  # fmt: skip
 
 _CONTAINERS = "pcocc runs VMs only: run containers in a VM, or with Apptainer on the nodes"
