@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -166,7 +167,9 @@ def run_at_terminal(vms: str, typed: str | None, words: Sequence[str]) -> int:
 
     from pcocc_runtime.cli.login import find_vms
     from pcocc_runtime.slurm.steps import AS_BYTES, AS_TERMINAL, run_step
+    from pcocc_runtime.steps.operations import ensure_words
 
+    ensure_words(words)
     job, found = find_vms(vms, typed)
     if not (os.isatty(0) and os.isatty(1)):
         return run_step(job, found, words, deed="use", streams=AS_BYTES)
@@ -176,5 +179,6 @@ def run_at_terminal(vms: str, typed: str | None, words: Sequence[str]) -> int:
     try:
         return run_step(job, found, words, deed="use", streams=AS_TERMINAL)
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, saved)
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(0, termios.TCSADRAIN, saved)
         sys.stdout.flush()

@@ -6,10 +6,12 @@ gives to one process at a time: a lock in the VM's directory says whether it is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import termios
+import time
 import tty
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +26,7 @@ DETACH, DETACH_NAME = b"\x1d", "Ctrl-]"
 WATCH = "--watch"
 _SECONDS = 0.05  # between two looks at the file: nothing announces what is added
 _PIECE = 1 << 16
+_LAST_SECONDS = 5.0  # for what was typed last, if the guest does not read
 _HISTORY = 1 << 16  # bytes of earlier output to show, at most
 
 
@@ -49,7 +52,8 @@ def operate(job: int, vm: str, watch: bool) -> int:
         ended = Console(directory, line).run()
     finally:
         if saved:
-            termios.tcsetattr(0, termios.TCSANOW, saved)
+            with contextlib.suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(0, termios.TCSANOW, saved)
     os.write(2, f"\r\nconsole of {vm}: {'it has ended: ' + ended if ended else 'left'}\r\n".encode())
     return 0
 
@@ -70,6 +74,7 @@ def take_line(directory: str, vm: str) -> socket.socket | None:
         line.close()
         os.close(lock)
         raise NodeError(f"{vm} has just ended, or has not started yet", "'pcocc ps -l' says which") from None
+    line.setblocking(False)  # a guest that is stopped reads nothing
     return line
 
 
@@ -99,16 +104,20 @@ class Console:
 
     def __init__(self, directory: str, line: socket.socket | None) -> None:
         self.directory, self.line = directory, line
+        self.typed = b""  # and not sent yet
         self.history = ConsoleHistory(directory)
 
     def run(self) -> str | None:
         """Pass on both directions; return why the VM has ended, None when it was left."""
         write_all(1, self.history.read_all()[-_HISTORY:])
         while True:
-            watched: list[Any] = [0, *([self.line] if self.line else [])]
-            ready = select.select(watched, [], [], _SECONDS)[0]
+            line = [self.line] if self.line else []
+            watched: list[Any] = [*([0] if self._has_room() else []), *line]
+            ready, free, _failed = select.select(watched, line if self.typed else [], [], _SECONDS)
             if self.line in ready:
                 self._drain()
+            if self.line in free:
+                self._send()
             write_all(1, self.history.read_new())
             if 0 in ready and self._type():
                 return None
@@ -128,18 +137,33 @@ class Console:
             self.line.close()
             self.line = None
 
+    def _has_room(self) -> bool:
+        """Tell whether to read what is typed: always at a terminal, whose user may want to leave."""
+        return len(self.typed) < _PIECE or os.isatty(0)
+
     def _type(self) -> bool:
-        """Pass on what was typed; tell whether that was the key to detach, or the end of the terminal."""
+        """Take what was typed; tell whether that was the key to detach, or the end of the terminal."""
         try:
             data = os.read(0, 4096)
         except OSError:
             data = b""
-        if not data:
-            return True
         typed, key, _rest = data.partition(DETACH)
-        if self.line and typed:
-            try:
-                self.line.sendall(typed)
-            except OSError:
-                self.line = None
-        return bool(key)
+        if self.line and len(self.typed) < _PIECE:
+            self.typed += typed
+            self._send()
+        if data and not key:
+            return False
+        deadline = time.monotonic() + _LAST_SECONDS
+        while self.line and self.typed and time.monotonic() < deadline:
+            select.select([], [self.line], [], _LAST_SECONDS)
+            self._send()
+        return True
+
+    def _send(self) -> None:
+        try:
+            assert self.line
+            self.typed = self.typed[self.line.send(self.typed) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.line, self.typed = None, b""

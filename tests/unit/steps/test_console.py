@@ -18,7 +18,7 @@ import pytest
 from pcocc_runtime.documents.vm_state import VmState, encode_state
 from pcocc_runtime.errors import PcoccError
 from pcocc_runtime.steps import console
-from tests.waiting import limit
+from tests.waiting import limit, wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN = (
@@ -145,3 +145,45 @@ def test_a_console_is_of_one_vm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(PcoccError):
         console.check_words([])
+
+
+class StoppedLine(SerialLine):
+    """The serial line of a guest that is stopped: nothing is read."""
+
+    def serve(self) -> None:
+        with self.listener.accept()[0]:
+            self.ended.wait()
+
+    def __init__(self, job: Path) -> None:
+        self.ended = threading.Event()
+        super().__init__(job)
+
+
+def test_a_guest_that_does_not_read_can_be_left(tmp_path: Path) -> None:
+    stopped = StoppedLine(tmp_path)
+    found = Terminal(tmp_path)
+    found.expect(b"booted\r\n")
+    for _ in range(200):  # more than a socket's buffer takes
+        found.type(b"x" * 4000)
+    found.type(b"\x1d")
+    found.expect(b"console of vm0: left")
+    assert found.finish() == 0
+    stopped.ended.set()
+    stopped.listener.close()
+
+
+def test_what_comes_by_a_pipe_arrives_whole(line: SerialLine, tmp_path: Path) -> None:
+    text = b"word " * 20000
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path)], cwd=ROOT, input=text, capture_output=True, timeout=limit(60), check=False
+    )
+    assert done.returncode == 0
+    wait_for(lambda: line.log.read_bytes() == b"booted\r\n" + text.upper(), "the guest's answer", 20)
+
+
+def test_a_console_ends_with_its_terminal(line: SerialLine, tmp_path: Path) -> None:
+    found = Terminal(tmp_path)
+    found.expect(b"booted\r\n")
+    os.close(found.end)
+    os.close(found.fd)
+    found.child.wait(limit(20))
