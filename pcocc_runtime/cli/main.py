@@ -43,6 +43,8 @@ COMMANDS = {
     "agent": ("operating", "add_agent", "send a command to the agent of a guest"),
     "dump": ("operating", "add_dump", "write the memory of a VM for crash(8)"),
     "disk": ("disk", "add_disk", "persistent drives of running VMs"),
+    "mount": ("mount", "add_mount", "give running VMs directories of the host"),
+    "umount": ("mount", "add_umount", "take such directories back"),
     "topology": ("operating", "add_topology", "the CPUs and memory that VMs hold, beside what guests see"),
     "network": ("network", "add_network", "the networks of a running job"),
     "node": ("node", "add_node", "whether a node has what VMs need, for its administrator"),

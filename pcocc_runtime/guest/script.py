@@ -200,7 +200,12 @@ def render_taking(now: float) -> str:
 
     `now` is the time in seconds of the epoch.
     """
-    return f"exec sh -c {shlex.quote(_AS_ROOT)} {int(now)}"
+    return render_as_root(str(int(now)))
+
+
+def render_as_root(word: str = "sh") -> str:
+    """Return the command that runs the text on its input with root's rights if it can; the text's $1 is `word`."""
+    return f"exec sh -c {shlex.quote(_AS_ROOT)} {shlex.quote(word)}"
 
 
 def parse_mount_look(text: str, mounts: Mapping[str, str]) -> list[tuple[str, str, bool]]:

@@ -32,6 +32,7 @@ from pcocc_runtime.guest.script import KEYS_TAKEN_AS_USER
 from pcocc_runtime.keeper.agent_port import AgentPort
 from pcocc_runtime.keeper.bounded_logs import BoundedLog, LogWatch
 from pcocc_runtime.keeper.cpus import bind
+from pcocc_runtime.keeper.directories import Directories
 from pcocc_runtime.keeper.going_on import GoingOn
 from pcocc_runtime.keeper.guest_clock import GuestClock
 from pcocc_runtime.keeper.pause_guard import PAUSE_AGAIN, PauseGuard
@@ -103,6 +104,7 @@ class Keeper:
         self.power_off = PowerOff(facts, self._send)
         self.guard = SaveGuard(facts.directory, facts.agent, self.selector, self._send, self._is_held)
         self.agent = AgentPort(facts.agent, facts.agent_port, self.selector)
+        self.directories = Directories(facts.directory, self.selector)
         self.clock = GuestClock(facts.agent, self.selector, self._send)
         self.pause = PauseGuard(facts.directory, self.selector, self._send, self.clock.set)
         self.going_on: GoingOn | None = None  # None: it boots

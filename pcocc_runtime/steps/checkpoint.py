@@ -53,7 +53,9 @@ from pcocc_runtime.errors import NodeError, RequestError
 from pcocc_runtime.images.second_layer import open_second_layer, put_second_layer
 from pcocc_runtime.progress import Advance, unwatched
 from pcocc_runtime.qemu.hot_drives import find_attached
+from pcocc_runtime.qemu.hot_names import is_directory
 from pcocc_runtime.qemu.memory_file import has_mapped_memory, plan_capabilities, plan_target, plan_writing
+from pcocc_runtime.steps.plugging import list_devices
 from pcocc_runtime.steps.qemu import Monitor, QemuGone
 from pcocc_runtime.system import files, hardware, regular
 from pcocc_runtime.system.copy import copy_extents, hash_file
@@ -133,6 +135,11 @@ def _ensure_storable(job: int, monitor: Monitor, argv: Sequence[str]) -> None:
         raise RequestError(
             f"{vm} cannot be stored with {given.name}, which it was given while it runs",
             f"'pcocc disk detach {vm} {given.name}' first",
+        )
+    if any(map(is_directory, list_devices(monitor))):
+        raise RequestError(
+            f"{vm} cannot be stored with a directory that it was given while it runs",
+            f"'pcocc umount {vm} TAG' first; 'pcocc mount list {vm}' shows the tags",
         )
     node = decode_node(regular.read_start(naming.job_dir(job) / naming.NODE_FILE, MAX_NODE + 1), job)
     for one in node.networks:

@@ -7,13 +7,11 @@ releases a drive that nobody waits for any more.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pcocc_runtime.documents.cluster import Drive
 from pcocc_runtime.documents.disks import DISKS_FILE, MAX_DISKS, DiskFacts, decode_disks
@@ -31,13 +29,19 @@ from pcocc_runtime.qemu.hot_drives import (
     render_drive,
 )
 from pcocc_runtime.steps.host_path import ensure_path_allowed
-from pcocc_runtime.steps.plugging import close, ensure_running, find_bus, read_command_line, unplug
+from pcocc_runtime.steps.plugging import (
+    close,
+    ensure_running,
+    find_bus,
+    read_command_line,
+    take_seconds,
+    uninterrupted,
+    unplug,
+)
 from pcocc_runtime.steps.qemu import Monitor, QemuGone
 from pcocc_runtime.system import drive_locks, files, regular
 
 _ATTACH, _DETACH, _LIST = "attach", "detach", "list"
-TIME = "--time="
-_SECONDS = 60
 
 
 class DiskWish(NamedTuple):
@@ -46,7 +50,7 @@ class DiskWish(NamedTuple):
     deed: str
     drives: tuple[Drive, ...] = ()
     names: tuple[str, ...] = ()
-    seconds: int = _SECONDS
+    seconds: int = 0
 
 
 def check_words(words: Sequence[str]) -> DiskWish:
@@ -60,12 +64,7 @@ def check_words(words: Sequence[str]) -> DiskWish:
             if not drive.path.startswith("/"):
                 raise RequestError(f"{drive.path!r} is not an absolute path", "'pcocc disk attach' makes it one")
         return DiskWish(_ATTACH, drives)
-    seconds = _SECONDS
-    if deed == _DETACH and more and more[0].startswith(TIME):
-        text = more.pop(0).removeprefix(TIME)
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 86400):
-            raise RequestError(f"{text!r} is not a number of seconds", "write 1 to 86400")
-        seconds = int(text)
+    seconds = take_seconds(more) if deed == _DETACH else 0
     if deed == _DETACH and more:
         return DiskWish(_DETACH, names=tuple(more), seconds=seconds)
     raise RequestError("@disk takes attach, detach or list", "this is what 'pcocc disk' runs")
@@ -79,7 +78,7 @@ def operate(job: int, vm: str, wish: DiskWish) -> int:
             _list(monitor)
         for drive in wish.drives:
             named = drive_of(drive, vm)
-            with _uninterrupted():
+            with uninterrupted():
                 name = _attach(monitor, job, named)
             sys.stdout.write(f"{vm}: {name} is {named.path}\n")
         for name in wish.names:
@@ -179,17 +178,7 @@ def _find(monitor: Monitor, name: str) -> Attached:
 
 def _detach(monitor: Monitor, drive: Attached, seconds: float) -> None:
     ensure_running(monitor, "release a drive")
-    unplug(monitor, drive.name, seconds)
+    unplug(monitor, drive.name, drive.name, seconds)
     close(monitor, drive.name)
     if not read_attached(monitor):
         Path(monitor.directory, DRIVES_FILE).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Have signals that would end us wait for the end of the block, which takes a moment."""
-    before: Any = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,31 @@ from pcocc_runtime.qemu.plugs import PLUGS, find_plug, is_plug
 from pcocc_runtime.steps.qemu import Monitor, QemuGone
 from pcocc_runtime.system import regular
 
+TIME = "--time="
+_SECONDS = 60  # that a guest has, unless somebody says otherwise
 _LOOK_SECONDS = 0.2
 _CLOSE_SECONDS = 10.0
 _PERIPHERAL = "/machine/peripheral"
+
+
+def take_seconds(words: list[str]) -> int:
+    """Return how long a guest may take to release something, taken from the front of an operation's words."""
+    if not words or not words[0].startswith(TIME):
+        return _SECONDS
+    text = words.pop(0).removeprefix(TIME)
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 86400):
+        raise RequestError(f"{text!r} is not a number of seconds", "write 1 to 86400")
+    return int(text)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Have signals that would end us wait for the end of the block, which takes a moment."""
+    before: Any = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def read_command_line(monitor: Monitor) -> tuple[str, ...]:
@@ -26,14 +51,14 @@ def read_command_line(monitor: Monitor) -> tuple[str, ...]:
 
 def find_bus(monitor: Monitor) -> str:
     """Return the bus for one more device; RequestError when the VM has no room for it."""
-    devices, machine = _list_devices(monitor), str(_read(monitor, "/machine", "type"))
+    devices, machine = list_devices(monitor), str(_read(monitor, "/machine", "type"))
     # not by query-pci, which knows buses only as far as the guest's firmware has numbered them
     buses = [str(_read(monitor, f"{_PERIPHERAL}/{one}", "parent_bus")) for one in devices if plan_release(one)]
     bus = find_plug(devices, {one.rpartition("/")[2] for one in buses}, machine)
     if bus is None and any(map(is_plug, devices)):
         raise RequestError(
-            f"{monitor.vm} was given {PLUGS} drives since its boot, and has no room for more",
-            f"'pcocc disk detach' makes room; 'pcocc disk list {monitor.vm}' lists the drives",
+            f"{monitor.vm} was given {PLUGS} drives and directories since its boot, and has no room for more",
+            "'pcocc disk detach' or 'pcocc umount' makes room; see 'pcocc disk list' and 'pcocc mount list'",
         )
     if bus is None:
         raise RequestError(
@@ -53,8 +78,8 @@ def ensure_running(monitor: Monitor, deed: str) -> None:
         )
 
 
-def unplug(monitor: Monitor, device: str, seconds: float) -> None:
-    """Remove a device; NodeError when its guest does not release it within so many seconds."""
+def unplug(monitor: Monitor, device: str, what: str, seconds: float) -> None:
+    """Remove a device; NodeError, which says `what` it is, when its guest does not release it in so many seconds."""
     deadline = time.monotonic() + seconds
     try:
         monitor.command("device_del", {"id": device})
@@ -68,20 +93,21 @@ def unplug(monitor: Monitor, device: str, seconds: float) -> None:
             message = {}
         refused = message.get("event") == "DEVICE_UNPLUG_GUEST_ERROR"
         if refused and message.get("data", {}).get("device") == device:
-            raise NodeError(f"the guest of {monitor.vm} refuses to release {device}", "see 'dmesg' in the guest")
+            raise NodeError(f"the guest of {monitor.vm} refuses to release {what}", "see 'dmesg' in the guest")
         if time.monotonic() > deadline:
             raise NodeError(
-                f"the guest of {monitor.vm} has not released {device} within {seconds:g} s",
-                "it is asked to, and may do so later: until then VM and drive stay as they are; try again",
+                f"the guest of {monitor.vm} has not released {what} within {seconds:g} s",
+                "it is asked to, and may do so later: until then everything stays as it is; try again",
             )
 
 
 def has_device(monitor: Monitor, device: str) -> bool:
     """Tell whether QEMU has a device with this id."""
-    return device in _list_devices(monitor)
+    return device in list_devices(monitor)
 
 
-def _list_devices(monitor: Monitor) -> set[str]:
+def list_devices(monitor: Monitor) -> set[str]:
+    """Return the names of the VM's devices that have one."""
     return {str(one.get("name")) for one in monitor.command("qom-list", {"path": _PERIPHERAL})}
 
 
@@ -96,7 +122,7 @@ def close(monitor: Monitor, device: str) -> None:
     """
     deadline = time.monotonic() + _CLOSE_SECONDS
     for command, arguments in plan_release(device):
-        while (why := _refusal(monitor, command, arguments)) and "in use" in why:
+        while (why := _refusal(monitor, command, arguments)) and ("in use" in why or "is busy" in why):
             if time.monotonic() > deadline:
                 raise NodeError(f"the QEMU of {monitor.vm} does not close {device}: {why}", "try again")
             time.sleep(0.02)  # nothing announces that QEMU has let go of it

@@ -96,8 +96,8 @@ class Monitor:
         deadline = time.monotonic() + seconds
         while True:
             message = self._await(deadline)
-            if message.get("id") != "op":
-                continue  # an event
+            if message.get("id", "op" if "error" in message else "") != "op":
+                continue  # an event; an error without an id is about a line that QEMU could not read
             if "error" in message:
                 raise NodeError(f"the QEMU of {self.vm} refuses: {message['error'].get('desc')}")
             return message.get("return")

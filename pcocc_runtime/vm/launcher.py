@@ -302,7 +302,10 @@ def describe_vm(
         console_size=node.console_log,
         mounts=seed.plan_guest_mounts(group.mounts),
         keep=group.on_power_off == "keep",
-        logs=[virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"],
+        logs=[
+            *(virtiofs_log(node, task.rank, mount.tag) for mount in group.mounts if mount.type == "virtiofs"),
+            f"{node.scratch}/vm{task.rank}.virtiofs.log",  # of what it is given later
+        ],
         incoming=restart.source if restart else "",
     )
 

@@ -34,6 +34,13 @@ def read_command(pid: int) -> str:
         return ""
 
 
+def ensure_sentence(done: Done, *words: str) -> None:
+    """Fail unless a command has failed with one sentence that has these words."""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("hint:", "srun: error: n"))]
+    assert done.returncode and "Traceback" not in done.stderr and done.stdout == "", done
+    assert len(lines) == 1 and all(word in lines[0] for word in words), done.stderr
+
+
 @dataclass(frozen=True)
 class Process:
     """A process in the box."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.boot.box import Box, Done
+from tests.boot.box import Box, Done, ensure_sentence
 from tests.boot.cluster import Cluster, make_cluster
 
 OPERATIONS = [
@@ -14,16 +14,10 @@ OPERATIONS = [
     "power off {vm}.{job}", "power on {vm}.{job}", "power cycle {vm}.{job}", "monitor {vm}.{job} info status",
     "qmp {vm}.{job} query-status", "agent {vm}.{job} ping", "dump {vm}.{job} boottest-dump", "topology {vm}.{job}",
     "disk list {vm}.{job}", "disk attach {vm}.{job} /etc/hostname", "disk detach {vm}.{job} disk1",
+    "mount {vm}.{job} t=/home/alice", "mount list {vm}.{job}", "umount {vm}.{job} t",
     "nc {vm}.{job} 22", "ssh {vm}.{job} true", "scp {vm}.{job}:a b", "save -j {job} -d boottest-none {vm}",
 ]
 OF_JOBS = ["checkpoint -j {job} boottest-stored", "ssh-config -j {job}", "ansible-inventory -j {job}", "network show -j {job}"]
-
-
-def ensure_sentence(done: Done, *words: str) -> None:
-    """Fail unless a command has failed with one sentence that has these words."""
-    lines = [line for line in done.stderr.splitlines() if not line.startswith(("hint:", "srun: error: n"))]
-    assert done.returncode and "Traceback" not in done.stderr and done.stdout == "", done
-    assert len(lines) == 1 and all(word in lines[0] for word in words), done.stderr
 
 
 def run(box: Box, operation: str, job: object, vm: str = "vm0", user: str = "alice") -> Done:

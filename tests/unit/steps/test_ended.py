@@ -26,10 +26,11 @@ JOB = 7
 WORDS = {
     verbs.AGENT_VERB: ["ping"], verbs.CHECKPOINT_VERB: ["/tmp/none"],
     verbs.DISK_VERB: ["list"], verbs.DUMP_VERB: ["/tmp/none/%v"], verbs.MONITOR_VERB: ["info", "status"],
+    verbs.MOUNT_VERB: ["list"],
     verbs.NC_VERB: ["22"], verbs.POWER_VERB: ["off"], verbs.QMP_VERB: ["query-status"],
     }  # fmt: skip
 OF_A_VM = [verb for verb, row in OPERATIONS.items() if not row.of_job]
-SOCKETS = ("qmp", "agent", "console", "attach", "vnc", PAUSE_SOCKET, SAVE_SOCKET)
+SOCKETS = ("qmp", "agent", "console", "attach", "vnc", "directory", PAUSE_SOCKET, SAVE_SOCKET)
 PROGRAM = f"""import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
