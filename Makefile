@@ -8,7 +8,7 @@ demo: ## a Slurm cluster on this machine, a small guest, and the main job with a
 
 test: ## unit, lua, spank, netns, and beside them tests in the box (and a second one) with real Slurm and QEMU
 	tests/prepare
-	build/venv/bin/python -m pytest -n 2 --no-loadscope-reorder --durations=20 tests
+	build/venv/bin/python -m pytest -n 3 --no-loadscope-reorder --durations=20 tests
 
 quick: ## unit, lua and spank but what asks other programs many times: a minute or two, no service of root's, nothing left on the machine
 	tests/prepare
