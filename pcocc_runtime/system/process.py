@@ -15,7 +15,7 @@ from pcocc_runtime.documents.job_record import ProcessId
 from pcocc_runtime.errors import NodeError
 from pcocc_runtime.system.cgroups import parse_step_group
 
-_PACKAGES = {"bridge": "iproute2", "ip": "iproute2", "nft": "nftables", "tc": "iproute2"}
+PACKAGES = {"bridge": "iproute2", "ip": "iproute2", "nft": "nftables", "tc": "iproute2"}  # those of programs
 GONE_SECONDS = 5.0  # killed processes may be in the middle of a write to a slow disk
 
 
@@ -43,7 +43,7 @@ def run(
 def explain_start(argv: Sequence[str], error: OSError, hint: str | None) -> NodeError:
     """Return the error for a program that cannot be started."""
     where = os.uname().nodename
-    hint = hint or (f"install the package {_PACKAGES[argv[0]]}" if argv[0] in _PACKAGES else None)
+    hint = hint or (f"install the package {PACKAGES[argv[0]]}" if argv[0] in PACKAGES else None)
     if isinstance(error, FileNotFoundError):
         return NodeError(f"the program {argv[0]} is not installed on {where}", hint=hint)
     helps = isinstance(error, PermissionError)

@@ -25,8 +25,11 @@ for place in /sys/bus/pci/drivers/igb/*:* /sys/bus/pci/drivers/nvme/*:*; do
   done
 done
 """
+# the drivers of devices are loaded by udev, at the same time as other units begin
 _UNIT = f"""[Unit]
 Before=pcocc-devices.service
+Wants=systemd-udev-settle.service
+After=systemd-udev-settle.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
