@@ -24,6 +24,7 @@ def run(
     env: Mapping[str, str] | None = None, hint: str | None = None,
 ) -> str:
     """Run a program to its end and return its stdout; when it fails, NodeError has what it said."""
+    helps = hint or ("ask the admins to look at that node's load and logs" if argv[0] in PACKAGES else None)
     try:
         done = subprocess.run(
             argv, input=text, stdin=subprocess.DEVNULL if text is None else None, capture_output=True, text=True,
@@ -32,11 +33,10 @@ def run(
     except OSError as error:
         raise explain_start(argv, error, hint) from None
     except subprocess.TimeoutExpired:
-        hint = hint or "ask the admins to look at that node's load, and into its kernel's log"
-        raise NodeError(f"{argv[0]} did not end within {timeout:g} s on {os.uname().nodename}", hint) from None
+        raise NodeError(f"{argv[0]} did not end within {timeout:g} s on {os.uname().nodename}", helps) from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
-        raise NodeError(f"{argv[0]} failed on {os.uname().nodename}: {said}", hint=hint)
+        raise NodeError(f"{argv[0]} failed on {os.uname().nodename}: {said}", helps)
     return done.stdout
 
 

@@ -49,6 +49,7 @@ def test_one_that_is_stuck_is_ended_with_what_it_was_at(build: Path, missing: li
     assert not ended and 2000 <= took < 2000 * limit(5) and "took longer than it may, running nft\n" in said
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("work", "missing"), [("sleep 0.25", ["pidfd"]), ("sleep 0.25", []), ("(sleep 0.12; sleep 0.13)", [])], ids=str
 )
@@ -58,6 +59,7 @@ def test_one_that_has_cpu_time_now_and_then_is_slow_and_not_stuck(build: Path, w
     assert ended and status == 0 and took >= 2500
 
 
+@pytest.mark.thorough
 def test_one_that_does_not_come_to_an_end_is_ended(build: Path) -> None:
     ended, _status, took, said = be(build, "printf spinning; while :; do :; done")
     assert not ended and took >= 5000 and "took longer than it may, spinning\n" in said
