@@ -47,6 +47,7 @@ def _by_hand(word: str, job: int, directory: Path) -> str:
     if word.startswith("tap,id=net0"):
         return f"user,id=net0,hostfwd=tcp:127.0.0.1:{PORT}-:22"
     word = word.replace(f"/var/lib/pcocc/scratch/pcocc/{job}/vm0.qcow2", str(directory / "disk.qcow2"))
+    word = word.replace(f"/var/lib/pcocc/scratch/pcocc/{job}/vm0.console.log", str(directory / "console.log"))
     return word.replace(f"/run/pcocc/{job}/vm0/", f"{directory}/")
 
 
