@@ -42,6 +42,7 @@ def test_a_hang_up_lets_srun_end_with_its_input(tmp_path: Path) -> None:
     assert (tmp_path / "heard").read_bytes() == b"last words" and (tmp_path / "inside").read_text() == "1\n"
 
 
+@pytest.mark.thorough
 def test_an_srun_that_does_not_end_is_ended(tmp_path: Path) -> None:
     child = start(f"trap 'touch {tmp_path}/ended; exit' TERM; echo begun; while :; do sleep 0.1; done")
     child.send_signal(signal.SIGTERM)

@@ -116,6 +116,7 @@ def test_a_lost_connection_ends_the_command() -> None:
     wait_for(lambda: not carriers("9.9.9."))
 
 
+@pytest.mark.thorough
 def test_a_sweep_ends_the_processes_of_its_tasks_and_no_others() -> None:
     stubborn = ["sh", "-c", "trap '' TERM; echo on; while :; do sleep 0.1; done"]
     tokens = [task_token("6", "6", task) for task in ("1", "2", "11")]

@@ -217,6 +217,7 @@ def test_a_vm_that_is_stored_at_its_end_waits_for_that(start: Start) -> None:
     assert (keeper.state() or VmState("")).asked
 
 
+@pytest.mark.thorough
 def test_a_vm_ends_after_the_commands_that_run_in_it(start: Start) -> None:
     keeper = start()
     keeper.commands(1)

@@ -42,6 +42,7 @@ def started(script: str) -> Iterator[subprocess.Popen[bytes]]:
         child.kill()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("script", "kind", "told"), [
     (f"{CPU}\nwhile True: pass", "tcg", "of CPU time for what takes milliseconds"),
     (f"{CPU}\nprint('.', end='', flush=True)\nwhile True: pass", "tcg", "of CPU time for what takes milliseconds"),
@@ -59,6 +60,7 @@ def test_a_probe_is_watched_until_it_is_plain_what_it_shows(
     assert (verdict.kind, verdict.again) == (kind, False) and told in verdict.why
 
 
+@pytest.mark.thorough
 def test_its_firmware_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in tests/node-machine, where the CPU is emulated: the time for which it waits for a CPU of its host counts as
     CPU time.

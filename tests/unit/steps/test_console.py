@@ -159,6 +159,7 @@ class StoppedLine(SerialLine):
         super().__init__(job)
 
 
+@pytest.mark.thorough
 def test_a_guest_that_does_not_read_can_be_left(tmp_path: Path) -> None:
     stopped = StoppedLine(tmp_path)
     found = Terminal(tmp_path)

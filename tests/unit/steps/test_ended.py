@@ -86,6 +86,7 @@ def ensure_sentence(done: subprocess.CompletedProcess[str], *words: str) -> None
     assert "Errno" not in lines[0] and "bug" not in lines[0], lines
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("verb", OF_A_VM)
 def test_a_vm_that_has_just_ended(job: Path, verb: str) -> None:
     put_vm(job, *SOCKETS)

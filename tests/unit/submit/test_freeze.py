@@ -60,6 +60,7 @@ def test_a_rank_gives_each_vm_a_group_of_its_own(ask: Ask, tmp_path: Path) -> No
     assert f"directory {tmp_path}/d3 cannot be read" in refused(ask("tiny,mine:3"))
 
 
+@pytest.mark.thorough
 def test_a_thousand_vms_that_all_differ_can_travel(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "etc/pcocc.yaml").write_text("max-vms: 1024\n")
     user_template(

@@ -29,6 +29,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("mmp", "jobs", "winners"), [("yes", 1, 1), ("yes", 8, 1), ("cluster", 1, 8), ("cluster", 8, 1)])
 def test_of_many_at_once_one_job_has_a_drive(tmp_path: Path, mmp: str, jobs: int, winners: int) -> None:
     drive = tmp_path / "drive"
