@@ -12,7 +12,7 @@ test: ## unit, lua, spank, netns, and beside them tests in the box (and a second
 
 quick: ## unit, lua and spank but what asks other programs many times: less than a minute, no service of root's, nothing left on the machine
 	tests/prepare
-	build/venv/bin/python -m pytest -n 3 --no-loadscope-reorder -m "not thorough" tests/spank tests/lua tests/unit
+	build/venv/bin/python -m pytest -n 4 --no-loadscope-reorder -m "not thorough" tests/spank tests/lua tests/unit
 
 fuzz: ## a million made-up inputs for each parser that meets foreign bytes: an hour or two, for the night
 	tests/prepare
