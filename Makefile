@@ -10,7 +10,7 @@ test: ## unit, lua, spank, netns, and beside them tests in the box (and a second
 	tests/prepare
 	build/venv/bin/python -m pytest -n 3 --no-loadscope-reorder --durations=20 tests
 
-quick: ## unit, lua and spank but what asks other programs many times: less than a minute, no service of root's, nothing left on the machine
+quick: ## unit, lua and spank but what asks other programs many times: about a minute, no service of root's, nothing left on the machine
 	tests/prepare
 	build/venv/bin/python -m pytest -n 4 --no-loadscope-reorder -m "not thorough" tests/spank tests/lua tests/unit
 
